@@ -1,0 +1,33 @@
+/** The MQTT topics, see docs/contract.md. Everything is under the device's own branch. */
+
+export const TOPIC_ROOT = 'ares4'
+
+/** Topics of one device. */
+export const topics = {
+  telemetry: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/telemetry`,
+  status: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/status`,
+  response: (deviceId: string, commandId: string): string => `${TOPIC_ROOT}/${deviceId}/responses/${commandId}`,
+  certificateRequest: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/certificate/request`,
+  command: (deviceId: string, commandId: string): string => `${TOPIC_ROOT}/${deviceId}/commands/${commandId}`,
+  receipts: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/receipts`,
+  errors: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/errors`,
+  certificateResponse: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/certificate/response`,
+} as const
+
+/** What a topic that a device publishes on stands for. */
+export type DeviceTopic =
+  | { readonly kind: 'telemetry'; readonly deviceId: string; readonly format?: string }
+  | { readonly kind: 'status'; readonly deviceId: string }
+  | { readonly kind: 'response'; readonly deviceId: string; readonly commandId: string }
+  | { readonly kind: 'certificateRequest'; readonly deviceId: string }
+
+/** Reads a topic that a device published on; undefined when it is none of ours. */
+export function parseDeviceTopic(topic: string): DeviceTopic | undefined {
+  const [root, deviceId, branch, leaf, ...rest] = topic.split('/')
+  if (root !== TOPIC_ROOT || !deviceId || rest.length > 0) return undefined
+  if (branch === 'telemetry') return { kind: 'telemetry', deviceId, ...(leaf ? { format: leaf } : {}) }
+  if (branch === 'status' && leaf === undefined) return { kind: 'status', deviceId }
+  if (branch === 'responses' && leaf) return { kind: 'response', deviceId, commandId: leaf }
+  if (branch === 'certificate' && leaf === 'request') return { kind: 'certificateRequest', deviceId }
+  return undefined
+}
