@@ -1,0 +1,2 @@
+export { freePort, freePorts, isFree } from './free-port'
+export { type Postgres, type PostgresOptions, startPostgres } from './postgres'
