@@ -1,30 +1,28 @@
-/** Certificates: what the chassis, vault and api need to make, read and check them. */
+import 'reflect-metadata' // @peculiar/x509 throws without it
+import { KeyObject, webcrypto, X509Certificate } from 'node:crypto'
+import * as x509 from '@peculiar/x509'
 
-const notYet = (): never => {
-  throw new Error('not built yet')
+/** Certificates: what chassis, vault, api and the stack need to make, read and check them. */
+
+x509.cryptoProvider.set(webcrypto)
+
+/** A certificate, chain or CA bundle that must not be used; the message says which one and why. */
+export class CertificateProblem extends Error {
+  override readonly name = 'CertificateProblem'
 }
 
-/** A fresh EC P-256 key, in memory only, and a request for a certificate in its name. */
-export async function newKeyAndCsr(_commonName: string): Promise<{ readonly keyPem: string; readonly csrPem: string }> {
-  return notYet()
-}
-
-/**
- * Walks from the leaf through the issuers to a root: names, signatures, CA flags and dates.
- * @returns the root, as PEM
- * @throws CertificateProblem that names the certificate and what is wrong with it */
-export function verifyChain(_leafPem: string, _issuersPem: string | readonly string[], _at: Date = new Date()): string {
-  return notYet()
-}
-
-/** The serial as Vault writes it: lower-case pairs with colons. */
-export function serialOf(_certificatePem: string): string {
-  return notYet()
-}
-
-/** The CN of a certificate's subject; undefined when there is none or more than one. */
-export function commonNameOf(_certificatePem: string): string | undefined {
-  return notYet()
+/** A fresh EC P-256 key, in memory only, and a request for a certificate in its name. About 3 ms. */
+export async function newKeyAndCsr(commonName: string): Promise<{ readonly keyPem: string; readonly csrPem: string }> {
+  const keys = await webcrypto.subtle.generateKey(P256, true, ['sign', 'verify'])
+  const csr = await x509.Pkcs10CertificateRequestGenerator.create({
+    name: [{ CN: [commonName] }],
+    keys,
+    signingAlgorithm: P256,
+  })
+  return {
+    keyPem: KeyObject.from(keys.privateKey).export({ type: 'pkcs8', format: 'pem' }).toString(),
+    csrPem: `${csr.toString('pem')}\n`,
+  }
 }
 
 /** The PEM blocks of a text, in their order, each with a newline at its end. */
@@ -32,32 +30,84 @@ export function splitPem(text: string): string[] {
   return (text.match(/-----BEGIN ([A-Z0-9 ]+)-----[\s\S]+?-----END \1-----/g) ?? []).map((block) => `${block}\n`)
 }
 
-/** A certificate, chain or CA bundle that must not be used; the message says which and why. */
-export class CertificateProblem extends Error {
-  override readonly name = 'CertificateProblem'
+/** The serial as Vault writes it: lower-case pairs with colons. Vault finds no other form than pairs. */
+export function serialOf(certificate: string | X509Certificate): string {
+  const { serialNumber } = parsed(certificate)
+  const even = serialNumber.length % 2 === 0 ? serialNumber : `0${serialNumber}`
+  return (even.toLowerCase().match(/../g) ?? []).join(':')
 }
 
-/** Waits, with a log line that names the file, until a file another part writes is there; then gives its text. */
-export async function waitForFile(
-  _file: string,
-  _o: {
-    readonly limitMs?: number
-    readonly signal?: AbortSignal
-    readonly logger?: { info(m: string, f?: object): void }
-  },
-): Promise<string> {
-  return notYet()
+/** The CN of a certificate's subject; undefined when there is none or more than one. */
+export function commonNameOf(certificate: string | X509Certificate): string | undefined {
+  const names = parsed(certificate)
+    .subject.split('\n')
+    .filter((line) => line.startsWith('CN='))
+  return names.length === 1 ? names[0]?.slice('CN='.length) : undefined
 }
 
-/** Reads full_chain_ca.crt: it must hold a root and the intermediate under it, both valid now.
- *  @throws CertificateProblem that names the variable, the file and what is missing */
-export async function loadCaFile(
-  _file: string,
-  _o: {
-    readonly limitMs?: number
-    readonly signal?: AbortSignal
-    readonly logger?: { info(m: string, f?: object): void }
-  } = {},
-): Promise<string> {
-  return notYet()
+/**
+ * Walks from a leaf through its issuers to a root: names, signatures, CA flags and dates.
+ * X509Certificate has no path validation of its own; these are its parts.
+ * @param issuersPem intermediates and root, in any order
+ * @returns the root
+ * @throws CertificateProblem that names the certificate and what is wrong with it
+ */
+export function verifyChain(
+  leaf: string | X509Certificate,
+  issuersPem: string | readonly string[],
+  at: Date = new Date(),
+): X509Certificate {
+  const issuers = (typeof issuersPem === 'string' ? splitPem(issuersPem) : issuersPem).map((pem) => parsed(pem))
+  let current = parsed(leaf)
+  for (let depth = 0; depth < LONGEST_CHAIN; depth++) {
+    assertValidAt(current, at)
+    if (isRoot(current)) {
+      // A self-signed certificate proves nothing unless it is one of ours.
+      if (issuers.some((issuer) => issuer.raw.equals(current.raw))) return current
+      throw new CertificateProblem(`${labelOf(current)} is signed by itself and is not one of the CAs that are trusted`)
+    }
+    const issuer = issuers.find((ca) => ca.ca && current.checkIssued(ca) && current.verify(ca.publicKey))
+    if (!issuer) {
+      throw new CertificateProblem(
+        `${labelOf(current)} was issued by "${oneLine(current.issuer)}", and no such CA is among the ${issuers.length} that are trusted (${issuers.map(labelOf).join(', ')})`,
+      )
+    }
+    current = issuer
+  }
+  throw new CertificateProblem(`the chain of ${labelOf(parsed(leaf))} is longer than ${LONGEST_CHAIN} certificates`)
+}
+
+/** True for a CA that signed itself. */
+export function isRoot(certificate: X509Certificate): boolean {
+  return certificate.ca && certificate.checkIssued(certificate) && certificate.verify(certificate.publicKey)
+}
+
+/** @throws CertificateProblem when the certificate has not begun or has ended at that time */
+export function assertValidAt(certificate: X509Certificate, at: Date): void {
+  if (new Date(certificate.validFrom) > at) {
+    throw new CertificateProblem(
+      `${labelOf(certificate)} is valid from ${certificate.validFrom} only, and it is ${at.toISOString()} here: is a clock wrong?`,
+    )
+  }
+  if (new Date(certificate.validTo) < at) {
+    throw new CertificateProblem(`${labelOf(certificate)} ended at ${certificate.validTo}, it is ${at.toISOString()}`)
+  }
+}
+
+/** How a message names a certificate: its CN, or the whole subject. */
+export const labelOf = (certificate: X509Certificate): string =>
+  commonNameOf(certificate) ?? `"${oneLine(certificate.subject)}"`
+
+const P256 = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
+const LONGEST_CHAIN = 5
+
+const oneLine = (name: string): string => name.split('\n').join(', ')
+
+function parsed(certificate: string | X509Certificate): X509Certificate {
+  if (typeof certificate !== 'string') return certificate
+  try {
+    return new X509Certificate(certificate)
+  } catch {
+    throw new CertificateProblem('this is not a certificate in PEM')
+  }
 }

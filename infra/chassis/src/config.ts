@@ -24,7 +24,7 @@ export function readEnvironment<S extends z.ZodObject>(schema: S, env: NodeJS.Pr
   const problems: string[] = []
   const given: Record<string, string> = {}
   for (const name of Object.keys(schema.shape)) {
-    const value = valueOf(name, Object.keys(schema.shape), env, problems)
+    const value = settingOf(name, Object.keys(schema.shape), env, problems)
     if (value !== undefined) given[name] = value
   }
   const result = schema.safeParse(given)
@@ -42,7 +42,7 @@ export function readEnvironment<S extends z.ZodObject>(schema: S, env: NodeJS.Pr
 /** zod says "expected string, received undefined" for a variable that is not there. */
 const missing = (message: string): string => (message.includes('undefined') ? 'is not set' : message)
 
-function valueOf(
+function settingOf(
   name: string,
   known: readonly string[],
   env: NodeJS.ProcessEnv,

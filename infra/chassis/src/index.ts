@@ -1,4 +1,5 @@
 export * from './backoff'
+export * from './ca-file'
 export * from './certificates'
 export * from './config'
 export * from './errors'
