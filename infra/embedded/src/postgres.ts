@@ -172,6 +172,7 @@ async function untilReady(
       child.once('exit', (code, signal) => ended(signal ?? `exit code ${code}`))
       child.once('error', (error) => ended(error.message))
     })
+    const silent = new Promise<void>((closes) => child.once('close', () => closes()))
     const ready = new Promise<'ready'>((becomes) => {
       child.stderr?.on('data', (chunk: Buffer) => {
         const text = chunk.toString()
@@ -182,6 +183,7 @@ async function untilReady(
     })
     const outcome = await Promise.race([ready, exited])
     if (outcome === 'ready') return { child, exited }
+    await Promise.race([silent, sleep(1_000)]) // its last words arrive after its end
     if (!words.includes(STILL_ENDING) || Date.now() > giveUpAt) {
       throw new Error(`PostgreSQL did not start (${outcome}): ${words.trim() || 'it said nothing'}`)
     }
