@@ -1,0 +1,4 @@
+export * from './api-client'
+export * from './device'
+export * from './fleet'
+export * from './simulator'

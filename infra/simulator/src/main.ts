@@ -1,0 +1,65 @@
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { onShutdownSignal, runMain } from '@ares/chassis'
+import { ApiClient } from './api-client'
+import { DEMO_FLEET } from './fleet'
+import { Simulator } from './simulator'
+
+const HELP = `Simulated devices: each makes a key, gets a certificate by CSR over REST, connects over mutual TLS and
+reports what a DHT22 in a room would say.
+
+  node scripts/run.mjs infra/simulator/src/main.ts --login FILE [options]
+
+  --login FILE         JSON with email and password of somebody who may make devices (npm start writes one:
+                       .ares/first-login.json)
+  --api URL            REST address (default http://127.0.0.1:8080)
+  --mqtt URL           broker (default mqtts://127.0.0.1:8883)
+  --devices N          how many (default ${DEMO_FLEET.devices})
+  --interval MS        time between two reports of a device (default 2000)
+  --organization NAME  default "${DEMO_FLEET.organization}"
+  --prefix NAME        names are NAME-01, NAME-02, ... (default "${DEMO_FLEET.prefix}")
+  --verbose            print what the devices see
+  --help
+`
+
+runMain('simulator', async () => {
+  const { values } = parseArgs({
+    options: {
+      api: { type: 'string', default: 'http://127.0.0.1:8080' },
+      mqtt: { type: 'string', default: 'mqtts://127.0.0.1:8883' },
+      login: { type: 'string' },
+      devices: { type: 'string', default: String(DEMO_FLEET.devices) },
+      interval: { type: 'string', default: '2000' },
+      organization: { type: 'string', default: DEMO_FLEET.organization },
+      prefix: { type: 'string', default: DEMO_FLEET.prefix },
+      verbose: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  if (values.help || !values.login) {
+    process.stdout.write(HELP)
+    return
+  }
+  const login = JSON.parse(readFileSync(values.login, 'utf8')) as { email: string; password: string }
+  const simulator = await Simulator.start(new ApiClient(values.api, login), {
+    plan: {
+      ...DEMO_FLEET,
+      organization: values.organization,
+      prefix: values.prefix,
+      devices: wholeNumber('--devices', values.devices),
+    },
+    mqttUrl: values.mqtt,
+    intervalMs: wholeNumber('--interval', values.interval),
+    log: values.verbose ? (line) => console.log(line) : undefined,
+  })
+  const timer = setInterval(() => console.log(JSON.stringify(simulator.stats())), 5_000)
+  await onShutdownSignal()
+  clearInterval(timer)
+  await simulator.stop()
+})
+
+function wholeNumber(option: string, text: string): number {
+  const value = Number(text)
+  if (!Number.isSafeInteger(value) || value < 0) throw new Error(`${option} must be a whole number, not "${text}"`)
+  return value
+}
