@@ -180,13 +180,15 @@ const wholeNumber = (min: number, max: number, message: string) =>
     return value
   })
 
-const hostAndPort = (lowestPort: number) =>
-  z.string().transform((text, context): Bind => {
+// A declaration, because commonVariables above calls it while this file is loaded.
+function hostAndPort(lowestPort: number) {
+  return z.string().transform((text, context): Bind => {
     const parsed = parseHostAndPort(text, lowestPort)
     if (parsed) return parsed
     context.addIssue({ code: 'custom', message: 'must be host:port, for example 0.0.0.0:8080' })
     return z.NEVER
   })
+}
 
 function parseHostAndPort(text: string, lowestPort: number): Bind | undefined {
   const [, bracketed, plain, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\s[\]]+)):(\d{1,5})$/.exec(text.trim()) ?? []
