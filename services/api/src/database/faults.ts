@@ -1,0 +1,14 @@
+/** Code (SQLSTATE or the system's, e.g. ECONNREFUSED) and message of whatever `pg` threw. */
+export function describeError(error: unknown): { readonly code: string; readonly message: string } {
+  if (typeof error !== 'object' || error === null) return { code: '', message: String(error) }
+  const code = 'code' in error ? String(error.code) : ''
+  const message = 'message' in error ? String(error.message) : String(error)
+  return { code, message }
+}
+
+/** No connection, one that broke or hangs, a server that starts, stops, or has no room (classes 08, 53, 57). */
+export function isDatabaseAway(error: unknown): boolean {
+  const { code, message } = describeError(error)
+  if (/^(08|53|57)/.test(code) || /^E[A-Z]{2}[A-Z]+$/.test(code)) return true
+  return code === '' && /timeout|timed out|terminated|not queryable|ended/i.test(message)
+}

@@ -1,0 +1,240 @@
+import type { Pool, PoolClient } from 'pg'
+import { describeError } from '../../database/faults'
+import type { Fate, PendingDeadLetter, PendingRow, PendingRows } from './ingest.batch'
+import type { Partitions } from './partitions'
+
+/** What one transaction writes. */
+export interface Batch {
+  /** Names the batch; the same one when it is sent again. */
+  readonly batchId: string
+  readonly rows: PendingRows
+  readonly deadLetters: readonly PendingDeadLetter[]
+  /** Every message of the batch, for the counts; its position is the one that rows and dead letters name. */
+  readonly messages: readonly { readonly deviceId: string; readonly receivedAt: number }[]
+  /** Positions of the messages that became dead letters. */
+  readonly dead: ReadonlySet<number>
+}
+
+/** PostgreSQL refused what a message holds: the same batch will never pass. */
+export class DataRejected extends Error {
+  override name = 'DataRejected'
+}
+
+/**
+ * Writes batches, each in one transaction: rows of telemetry, dead letters, and counts at the end, because a count is
+ * shared by all batches that hold the same device and is locked until the commit.
+ */
+export class IngestStore {
+  constructor(
+    private readonly pool: Pool,
+    private readonly partitions: Partitions,
+  ) {}
+
+  /** @returns the fate of each message, in order
+   *  @throws DataRejected  @throws whatever `pg` throws when the store cannot be reached: nothing is known then */
+  async commit(batch: Batch): Promise<Fate[]> {
+    const rows = batch.rows.sorted()
+    for (let attempt = 1; ; attempt += 1) {
+      await this.partitions.ensure(rows.map((row) => row.capturedAt))
+      try {
+        return await this.transaction((client) => write(client, batch, rows))
+      } catch (error) {
+        const fault = faultOf(error)
+        if (fault === 'data') throw new DataRejected(describeError(error).message, { cause: error })
+        if (fault === 'other' || attempt === MAX_ATTEMPTS) throw error
+        if (fault === 'no_partition') this.partitions.forget() // dropped since we made it
+      }
+    }
+  }
+
+  private async transaction<T>(work: (client: PoolClient) => Promise<T>): Promise<T> {
+    const client = await this.pool.connect()
+    let broken: Error | undefined
+    try {
+      await client.query('BEGIN')
+      const result = await work(client)
+      await client.query('COMMIT')
+      return result
+    } catch (error) {
+      await client.query('ROLLBACK').catch((rollbackError: Error) => {
+        broken = rollbackError
+      })
+      throw error
+    } finally {
+      client.release(broken)
+    }
+  }
+}
+
+const MAX_ATTEMPTS = 4
+
+async function write(client: PoolClient, batch: Batch, rows: readonly PendingRow[]): Promise<Fate[]> {
+  const stored = rows.length > 0 ? await writeRows(client, batch.rows, rows) : new Set<number>()
+  if (batch.deadLetters.length > 0) await writeDeadLetters(client, batch.batchId, batch.deadLetters)
+  const fates = batch.messages.map((_, position): Fate => {
+    if (batch.dead.has(position)) return 'dead_lettered'
+    return stored.has(position) ? 'committed' : 'duplicate'
+  })
+  await writeCounts(client, batch, fates)
+  return fates
+}
+
+/** @returns positions of the messages of which at least one value was new */
+async function writeRows(client: PoolClient, pending: PendingRows, rows: readonly PendingRow[]): Promise<Set<number>> {
+  const merged = rows.some((row) => row.more)
+  const result = await client.query<{ total: number; written: readonly WrittenRow[] | null }>({
+    name: 'ingest-telemetry',
+    text: UPSERT_TELEMETRY,
+    values: [
+      `{${rows.map((row) => row.componentId).join()}}`,
+      `{${rows.map((row) => row.capturedAt).join()}}`,
+      `{${rows.map(arrayElement).join()}}`,
+      merged,
+    ],
+  })
+  const { total, written } = result.rows[0] ?? { total: 0, written: null }
+  if (total === rows.length && !merged) return new Set(rows.map((row) => row.message))
+  const stored = new Set<number>()
+  for (const [componentId, capturedAt, before] of written ?? []) {
+    const row = pending.find(componentId, capturedAt)
+    if (row) addContributors(stored, row, before ?? [])
+  }
+  return stored
+}
+
+/** Component, instant in epoch milliseconds, and (in a batch with merged rows) the metrics that were there before. */
+type WrittenRow = readonly [number, number, readonly string[] | null]
+
+/** A row that was written has something new; where several messages share it, what was there before tells whose it is. */
+function addContributors(stored: Set<number>, row: PendingRow, before: readonly string[]): void {
+  if (!row.more) {
+    stored.add(row.message)
+    return
+  }
+  const isNew = (name: string) => !before.includes(name)
+  const later = new Set(row.more.flatMap(({ names }) => names))
+  if (row.names.some((name) => !later.has(name) && isNew(name))) stored.add(row.message)
+  for (const { message, names } of row.more) if (names.some(isNew)) stored.add(message)
+}
+
+/** A JSON object as an element of PostgreSQL's array text. */
+function arrayElement(row: PendingRow): string {
+  let json = '{'
+  for (let i = 0; i < row.names.length; i += 1) {
+    json += `${i === 0 ? '' : ','}${JSON.stringify(row.names[i])}:${row.values[i]}`
+  }
+  return `"${json.replace(/["\\]/g, '\\$&')}}"`
+}
+
+async function writeDeadLetters(
+  client: PoolClient,
+  batchId: string,
+  letters: readonly PendingDeadLetter[],
+): Promise<void> {
+  await client.query({
+    name: 'ingest-dead-letters',
+    text: INSERT_DEAD_LETTERS,
+    values: [
+      batchId,
+      letters.map((letter) => letter.index),
+      letters.map((letter) => letter.deviceId),
+      letters.map((letter) => letter.topic),
+      letters.map((letter) => letter.payload),
+      letters.map((letter) => letter.reason),
+      letters.map((letter) => letter.detail),
+      letters.map((letter) => letter.receivedAt),
+    ],
+  })
+}
+
+interface Count {
+  readonly deviceId: string
+  readonly hour: number
+  received: number
+  committed: number
+  duplicate: number
+  dead_lettered: number
+}
+
+const HOUR_MS = 3_600_000
+
+async function writeCounts(client: PoolClient, batch: Batch, fates: readonly Fate[]): Promise<void> {
+  const byKey = new Map<string, Count>()
+  batch.messages.forEach(({ deviceId, receivedAt }, position) => {
+    const hour = Math.floor(receivedAt / HOUR_MS) * HOUR_MS
+    const key = `${hour}:${deviceId}`
+    let count = byKey.get(key)
+    if (!count) {
+      count = { deviceId, hour, received: 0, committed: 0, duplicate: 0, dead_lettered: 0 }
+      byKey.set(key, count)
+    }
+    count.received += 1
+    count[fates[position] ?? 'duplicate'] += 1
+  })
+  const counts = [...byKey.values()].sort((a, b) => compare(a.deviceId, b.deviceId) || a.hour - b.hour)
+  await client.query({
+    name: 'ingest-counts',
+    text: ADD_COUNTS,
+    values: [
+      counts.map((count) => count.deviceId),
+      counts.map((count) => count.hour),
+      counts.map((count) => count.received),
+      counts.map((count) => count.committed),
+      counts.map((count) => count.duplicate),
+      counts.map((count) => count.dead_lettered),
+    ],
+  })
+}
+
+const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
+
+function faultOf(error: unknown): 'data' | 'no_partition' | 'again' | 'other' {
+  const { code, message } = describeError(error)
+  if (code === '40P01' || code === '40001') return 'again' // deadlock, serialization
+  // PostgreSQL says check_violation where no partition takes a row; our own tables here have no other check.
+  if (code === '23514' && message.includes('no partition of relation')) return 'no_partition'
+  if (/^(22|23|54)/.test(code)) return 'data'
+  return 'other'
+}
+
+// An update that brings nothing new does not happen, and is not returned. A row that is returned tells nothing about
+// insert or update: PostgreSQL has no system columns (xmax) in RETURNING of a partitioned table. What was there before
+// comes from the statement's own snapshot: what another transaction writes in the same moment counts as not there.
+const UPSERT_TELEMETRY = `
+  WITH written AS (
+    INSERT INTO telemetry AS t (component_id, captured_at, metrics)
+    SELECT component_id, to_timestamp(captured_at / 1000), metrics
+      FROM unnest($1::int[], $2::float8[], $3::jsonb[]) AS r (component_id, captured_at, metrics)
+    ON CONFLICT (component_id, captured_at) DO UPDATE SET metrics = excluded.metrics || t.metrics
+      WHERE excluded.metrics || t.metrics <> t.metrics
+    RETURNING t.component_id, t.captured_at
+  ), total AS (
+    SELECT count(*)::int AS total FROM written
+  )
+  SELECT total,
+         CASE WHEN $4::boolean OR total < cardinality($1::int[]) THEN (
+           SELECT json_agg(json_build_array(w.component_id, round(extract(epoch FROM w.captured_at) * 1000)::int8,
+             CASE WHEN $4::boolean THEN (
+               SELECT json_agg(name)
+                 FROM telemetry before, jsonb_object_keys(before.metrics) AS name
+                WHERE before.component_id = w.component_id AND before.captured_at = w.captured_at) END))
+             FROM written w) END AS written
+    FROM total`
+
+const INSERT_DEAD_LETTERS = `
+  INSERT INTO dead_letters (batch_id, batch_index, device_id, topic, payload, reason, detail, received_at)
+  SELECT $1::uuid, batch_index, device_id, topic, payload, reason, detail, to_timestamp(received_at / 1000)
+    FROM unnest($2::int[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::float8[])
+      AS r (batch_index, device_id, topic, payload, reason, detail, received_at)
+  ON CONFLICT (batch_id, batch_index) DO NOTHING`
+
+const ADD_COUNTS = `
+  INSERT INTO telemetry_counts AS c (device_id, hour, received, committed, duplicate, dead_lettered)
+  SELECT device_id, to_timestamp(hour / 1000), received, committed, duplicate, dead_lettered
+    FROM unnest($1::text[], $2::float8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
+      AS r (device_id, hour, received, committed, duplicate, dead_lettered)
+  ON CONFLICT (device_id, hour) DO UPDATE SET
+    received = c.received + excluded.received,
+    committed = c.committed + excluded.committed,
+    duplicate = c.duplicate + excluded.duplicate,
+    dead_lettered = c.dead_lettered + excluded.dead_lettered`
