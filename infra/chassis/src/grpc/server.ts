@@ -1,13 +1,25 @@
 import type { ServiceName } from '@ares/proto'
-import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js'
+import {
+  experimental,
+  Server,
+  type ServerCredentials,
+  type ServiceDefinition,
+  status,
+  type UntypedServiceImplementation,
+} from '@grpc/grpc-js'
 import type { Registry } from 'prom-client'
 import type { Bind } from '../config'
 import type { LeafSource } from '../leaf'
 import type { Logger } from '../log'
+import { callMetrics } from './call-metrics'
+import { LeafCertificateProvider } from './certificate-provider'
+import { guard } from './guard'
+import { type OpenStreams, wrapped } from './handlers'
+import { KEEPALIVE, messageLimits } from './limits'
 
 export interface GrpcServer {
   readonly port: number
-  /** Takes no new calls, gives those that run `drainMs` (default 10 s) to end, then cuts them. */
+  /** Takes no new calls, ends the streams, gives the calls that run `drainMs` (default 10 s) to end, then cuts them. */
   stop(drainMs?: number): Promise<void>
 }
 
@@ -24,8 +36,73 @@ export interface GrpcServerOptions {
   readonly allow: Readonly<Record<string, readonly ServiceName[]>>
   /** Default 8 MiB. */
   readonly maxMessageBytes?: number
+  /** How long a connection lives before the peer is asked to make a new one (with the newest certificates); calls and
+   *  streams on it go on. Default 1 h. */
+  readonly maxConnectionAgeMs?: number
 }
 
-export async function startGrpcServer(_options: GrpcServerOptions): Promise<GrpcServer> {
-  throw new Error('not built yet')
+/**
+ * Serves gRPC over mTLS: only peers with a certificate of our CA reach it, and each method has the list of who may call it.
+ * A renewed certificate is shown in new handshakes; open connections and calls stay.
+ * @throws when a method has no entry in `allow`, an entry names no method, or the address cannot be bound
+ */
+export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
+  assertComplete(options)
+  const openStreams: OpenStreams = new Set()
+  const server = new Server({
+    ...messageLimits(options.maxMessageBytes),
+    ...KEEPALIVE,
+    'grpc.max_connection_age_ms': options.maxConnectionAgeMs ?? 3_600_000,
+    interceptors: [guard(options.allow, callMetrics(options.metrics, 'server'), options.logger)],
+  })
+  for (const { definition, implementation } of options.services) {
+    const handlers = Object.entries(definition).map(([name, method]) => {
+      const handler = implementation[name]
+      if (!handler) throw new Error(`gRPC: nothing implements ${method.path}`)
+      return [name, wrapped(method, handler, options.logger, openStreams)] as const
+    })
+    server.addService(definition, Object.fromEntries(handlers))
+  }
+  const port = await bind(server, options.bind, credentialsOf(options.identity))
+  return { port, stop: (drainMs = 10_000) => stop(server, openStreams, drainMs, options.logger) }
+}
+
+/** A method that nobody thought about must not be open, and a name with a typing error must not pass unseen. */
+function assertComplete({ services, allow }: GrpcServerOptions): void {
+  const paths = services.flatMap(({ definition }) => Object.values(definition).map((method) => method.path))
+  const open = paths.filter((path) => !Object.hasOwn(allow, path))
+  if (open.length > 0) throw new Error(`gRPC: allow does not say who may call ${open.join(', ')}`)
+  const unknown = Object.keys(allow).filter((path) => !paths.includes(path))
+  if (unknown.length > 0) throw new Error(`gRPC: allow names what is not served: ${unknown.join(', ')}`)
+}
+
+function credentialsOf(identity: LeafSource): ServerCredentials {
+  const provider = new LeafCertificateProvider(identity)
+  return experimental.createCertificateProviderServerCredentials(provider, provider, true)
+}
+
+function bind(server: Server, { host, port }: Bind, credentials: ServerCredentials): Promise<number> {
+  const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, credentials, (error, bound) => {
+      if (error) reject(new Error(`gRPC cannot listen on ${address}: ${error.message}`))
+      else resolve(bound)
+    })
+  })
+}
+
+async function stop(server: Server, openStreams: OpenStreams, drainMs: number, logger: Logger): Promise<void> {
+  const drained = new Promise<void>((resolve) => {
+    server.tryShutdown(() => resolve())
+  })
+  // Streams have no end of their own: their peers come back to the next server.
+  for (const stream of openStreams) {
+    stream.emit('error', { code: status.UNAVAILABLE, details: 'the server is stopping' })
+  }
+  const limit = setTimeout(() => {
+    logger.warn('gRPC calls did not end in time and are cut', { drainMs })
+    server.forceShutdown()
+  }, drainMs)
+  await drained
+  clearTimeout(limit)
 }
