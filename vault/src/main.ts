@@ -1,0 +1,125 @@
+import { readFile } from 'node:fs/promises'
+import { parseArgs } from 'node:util'
+import {
+  ConfigError,
+  createLogger,
+  createMetrics,
+  Health,
+  onShutdownSignal,
+  runMain,
+  startOpsServer,
+} from '@ares/chassis'
+import { VaultAgent } from './agent'
+import { agentCredentialsFromDirectory } from './agent-credential'
+import { bootstrap } from './bootstrap'
+import { readAgentConfig, readBootstrapConfig, readTlsConfig } from './config'
+import { ensureServerCertificate } from './server-certificate'
+
+const HELP = `Usage: node vault/dist/main.js COMMAND      settings come from the environment; X_FILE may name a file with the value of X
+
+  tls         makes the Vault server's own certificate, before it starts; keeps a good one
+              ARES_VAULT_TLS_DIR      gets ca.crt, server.crt, server.key
+              ARES_VAULT_TLS_NAMES    default vault,localhost,127.0.0.1
+              ARES_VAULT_TLS_GID      group that may read the key
+
+  bootstrap   opens a Vault server, new or sealed, and sets up all that Ares needs; a second run changes nothing
+              ARES_VAULT_ADDR, ARES_VAULT_CA_FILE
+              ARES_VAULT_KEY_STORE    file for unseal key and bootstrap credential (0600): keep it safe, back it up
+              ARES_VAULT_PUBLIC_ADDR  where others reach Vault for CRL and OCSP; default ARES_VAULT_ADDR
+              ARES_CERTS_DIR          gets ca/full_chain_ca.crt, emqx/emqx.crt, emqx/emqx.key
+              ARES_BROKER_NAMES       names and addresses under which devices reach the broker, comma-separated
+              ARES_BROKER_GID         group that may read the broker's key and the API key file
+              ARES_EMQX_API_KEY_PATH  EMQX's api_key.bootstrap_file
+              ARES_AGENT_CREDENTIALS  directory for the agent's role-id and secret-id; ARES_AGENT_UID their owner
+
+  agent       keeps the broker's certificate fresh and the services' credentials delivered, until it is stopped
+              ARES_VAULT_ADDR, ARES_VAULT_CA_FILE, ARES_CERTS_DIR, ARES_BROKER_NAMES, ARES_BROKER_GID, ARES_OPS_BIND
+              ARES_AGENT_CREDENTIALS  directory that bootstrap filled
+              ARES_CREDENTIAL_TARGETS service=directory list, e.g. api=/run/credentials/api
+              ARES_CREDENTIAL_UID     owner of what is delivered
+
+All take ARES_LOG_LEVEL (error, warn, info, debug).
+`
+
+const COMMANDS: Readonly<Record<string, (env: NodeJS.ProcessEnv) => Promise<void>>> = {
+  tls: runTls,
+  bootstrap: runBootstrap,
+  agent: runAgent,
+}
+
+runMain('vault', async () => {
+  const { positionals, values } = parseArgs({
+    allowPositionals: true,
+    options: { help: { type: 'boolean', short: 'h' } },
+  })
+  const command = COMMANDS[positionals[0] ?? '']
+  if (values.help) {
+    process.stdout.write(HELP)
+    return
+  }
+  if (!command || positionals.length !== 1) {
+    throw new ConfigError([`the command must be one of ${Object.keys(COMMANDS).join(', ')} (see --help)`])
+  }
+  await command(process.env)
+})
+
+async function runTls(env: NodeJS.ProcessEnv): Promise<void> {
+  const config = readTlsConfig(env)
+  const logger = createLogger({ service: 'vault-tls', level: config.ARES_LOG_LEVEL })
+  const { made, certFile } = await ensureServerCertificate({
+    dir: config.ARES_VAULT_TLS_DIR,
+    names: config.ARES_VAULT_TLS_NAMES,
+    keyGid: config.ARES_VAULT_TLS_GID,
+  })
+  logger.info(made ? 'made the certificate of the Vault server' : 'nothing to change', { certFile })
+}
+
+async function runBootstrap(env: NodeJS.ProcessEnv): Promise<void> {
+  const config = readBootstrapConfig(env)
+  const logger = createLogger({ service: 'vault-bootstrap', level: config.ARES_LOG_LEVEL })
+  const { changes } = await bootstrap({
+    address: config.ARES_VAULT_ADDR,
+    caPem: await readCa(config.ARES_VAULT_CA_FILE),
+    keyFile: config.ARES_VAULT_KEY_STORE,
+    certsDir: config.ARES_CERTS_DIR,
+    publicAddress: config.ARES_VAULT_PUBLIC_ADDR,
+    brokerNames: config.ARES_BROKER_NAMES,
+    brokerGid: config.ARES_BROKER_GID,
+    emqxApiKeyFile: config.ARES_EMQX_API_KEY_PATH,
+    agentCredentialDir: config.ARES_AGENT_CREDENTIALS,
+    agentUid: config.ARES_AGENT_UID,
+    logger,
+  })
+  logger.info(changes.length === 0 ? 'nothing to change' : 'done', { changes: changes.length })
+}
+
+async function runAgent(env: NodeJS.ProcessEnv): Promise<void> {
+  const config = readAgentConfig(env)
+  const logger = createLogger({ service: 'vault-agent', level: config.ARES_LOG_LEVEL })
+  const health = new Health()
+  const agent = new VaultAgent({
+    address: config.ARES_VAULT_ADDR,
+    caPem: await readCa(config.ARES_VAULT_CA_FILE),
+    credentials: agentCredentialsFromDirectory(config.ARES_AGENT_CREDENTIALS),
+    certsDir: config.ARES_CERTS_DIR,
+    brokerNames: config.ARES_BROKER_NAMES,
+    brokerGid: config.ARES_BROKER_GID,
+    targets: config.ARES_CREDENTIAL_TARGETS.map((target) => ({ ...target, uid: config.ARES_CREDENTIAL_UID })),
+    logger,
+    health,
+  })
+  const ops = await startOpsServer({
+    bind: config.ARES_OPS_BIND,
+    health,
+    metrics: createMetrics('vault-agent'),
+    logger,
+  })
+  await agent.start()
+  logger.info('ready', { ports: { ops: ops.port } })
+  await onShutdownSignal()
+  await agent.stop()
+  await ops.stop()
+}
+
+const readCa = async (file: string | undefined): Promise<string | undefined> =>
+  file === undefined ? undefined : await readFile(file, 'utf8')
