@@ -34,7 +34,7 @@ function sequences(alphabet: readonly string[], longest: number): string[][] {
 
 describe('containment', () => {
   it('agrees with brute force over every pair of filters of up to four levels', () => {
-    const names = ['', 'a', '$s']
+    const names = ['', 'a', 'b', '$s']
     const filters = sequences([...names, '+', '#'], 4).filter(
       (levels) => !levels.slice(0, -1).includes('#') && levels.join('/') !== '',
     )

@@ -1,0 +1,132 @@
+import { type AclRule, aclOf } from '../policy/acl'
+import { POLICY, type Zone } from '../policy/policy'
+import type { Knowledge } from '../replica/directory-replica'
+import { verifyAccessToken } from './access-token'
+import type { CertificateReader, PresentedCertificate } from './certificate'
+import { type Decision, type Findings, fromKnowledge, type Reason } from './decision'
+import { identityOf, isServiceClientId, isUserClientId } from './identities'
+
+/** What EMQX asks at CONNECT. It sends every value as a string, and "" for what the client did not give. */
+export interface ConnectRequest {
+  readonly clientid: string
+  readonly username: string
+  readonly password: string
+  readonly peerhost: string
+  readonly cert_common_name: string
+  /** Base64 of the DER. */
+  readonly cert_pem: string
+  readonly zone: string
+}
+
+export interface ConnectDecision extends Decision {
+  /** Devices and services: everything the connection may do. People have none: each action is asked for. */
+  readonly acl?: readonly AclRule[]
+  /** When the broker ends the connection, Unix seconds: the end of the certificate or of the token. */
+  readonly expireAt?: number
+}
+
+export interface ConnectRules {
+  readonly certificates: Pick<CertificateReader, 'read'>
+  /** New connections are refused when the directory is older; undefined: never. */
+  readonly refuseWhenOlderThanMs?: number
+}
+
+/** Whether a client may connect, as what, for how long and for which actions. Pure: the same question at the same time
+ *  with the same knowledge has the same answer. */
+export function decideConnect(
+  request: ConnectRequest,
+  knowledge: Knowledge | undefined,
+  nowMs: number,
+  rules: ConnectRules,
+): ConnectDecision {
+  const answer = decide(request, knowledge, nowMs, rules)
+  return { ...answer, ...fromKnowledge(knowledge) }
+}
+
+function decide(
+  request: ConnectRequest,
+  knowledge: Knowledge | undefined,
+  nowMs: number,
+  rules: ConnectRules,
+): ConnectDecision {
+  if (!knowledge) return deny('no_directory')
+  if (knowledge.ageMs > (rules.refuseWhenOlderThanMs ?? Number.POSITIVE_INFINITY)) return deny('directory_too_old')
+  switch (request.zone as Zone) {
+    case 'devices':
+    case 'services':
+      return byCertificate(request, knowledge, nowMs, rules)
+    case 'users':
+      return byToken(request, knowledge, nowMs)
+    default:
+      return deny('unknown_zone')
+  }
+}
+
+function byCertificate(
+  request: ConnectRequest,
+  knowledge: Knowledge,
+  nowMs: number,
+  { certificates }: ConnectRules,
+): ConnectDecision {
+  if (request.cert_pem === '') return deny('certificate_missing')
+  const certificate = certificates.read(request.cert_pem)
+  if (!certificate) return deny('certificate_unreadable')
+  if (certificate.commonName === undefined) return deny('nobody')
+  if (certificate.commonName !== request.cert_common_name) return deny('common_name_differs')
+  if (!certificate.ours) return deny('certificate_foreign')
+  if (!(certificate.notAfterMs > nowMs)) return deny('certificate_expired')
+  if (!(certificate.notBeforeMs <= nowMs + CLOCK_SKEW_MS)) return deny('certificate_not_yet_valid')
+
+  const identity = identityOf(certificate.commonName)
+  if (identity.className === 'none') return deny(identity.reason)
+  const found: Findings = {
+    className: identity.className,
+    who: identity.className === 'device' ? `device ${identity.deviceId}` : `service ${identity.className}`,
+  }
+  if (POLICY[identity.className].zone !== request.zone) return deny('wrong_zone', found)
+  if (identity.className === 'device') return deviceConnects(identity.deviceId, certificate, request, knowledge, found)
+  // The directory holds no certificates of services: who has one got it from Vault today, and it ends within a day.
+  if (!isServiceClientId(identity.className, request.clientid)) return deny('wrong_client_id', found)
+  return admit(certificate.notAfterMs, found, aclOf(identity.className))
+}
+
+function deviceConnects(
+  deviceId: string,
+  certificate: PresentedCertificate,
+  request: ConnectRequest,
+  { directory }: Knowledge,
+  found: Findings,
+): ConnectDecision {
+  if (request.clientid !== deviceId) return deny('wrong_client_id', found)
+  const device = directory.device(deviceId)
+  if (!device) return deny('device_unknown', found)
+  if (directory.isRevoked(certificate.serial)) return deny('certificate_revoked', found)
+  if (!device.active) return deny('device_disabled', found)
+  if (!device.hasSerial(certificate.serial)) return deny('certificate_unknown', found)
+  return admit(certificate.notAfterMs, found, aclOf('device', deviceId))
+}
+
+function byToken(request: ConnectRequest, { directory }: Knowledge, nowMs: number): ConnectDecision {
+  if (request.cert_common_name !== '' || request.cert_pem !== '') return deny('certificate_not_for_people')
+  const token = verifyAccessToken(request.password, directory, nowMs)
+  if (!token.ok) return deny(token.reason)
+  const user = directory.userByEmail(request.username)
+  if (!user) return deny('user_unknown')
+  const found: Findings = { className: 'user', who: `user ${user.id}` }
+  if (user.id !== token.userId) return deny('token_of_another', found)
+  if (!user.active) return deny('user_disabled', found)
+  if (!isUserClientId(user.email, request.clientid)) return deny('wrong_client_id', found)
+  return admit(token.expiresAtMs, found)
+}
+
+const CLOCK_SKEW_MS = 60_000
+
+const deny = (reason: Reason, found: Findings = {}): ConnectDecision => ({ result: 'deny', reason, ...found })
+
+const admit = (untilMs: number, found: Findings, acl?: readonly AclRule[]): ConnectDecision => ({
+  result: 'allow',
+  reason: 'allowed',
+  ...found,
+  expireAt: Math.floor(untilMs / 1_000),
+  ...(acl ? { acl } : {}),
+})

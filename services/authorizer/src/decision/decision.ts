@@ -1,0 +1,65 @@
+import type { ClassName } from '../policy/policy'
+import type { Knowledge } from '../replica/directory-replica'
+
+/** Why, in one word that stays the same: logs, metrics and tests count by it. */
+export type Reason =
+  | 'allowed'
+  // The question itself.
+  | 'malformed'
+  | 'overloaded'
+  | 'internal_error'
+  // What is known.
+  | 'no_directory'
+  | 'directory_too_old'
+  // The certificate.
+  | 'unknown_zone'
+  | 'certificate_missing'
+  | 'certificate_unreadable'
+  | 'certificate_foreign'
+  | 'certificate_expired'
+  | 'certificate_not_yet_valid'
+  | 'certificate_revoked'
+  | 'certificate_unknown'
+  | 'certificate_not_for_people'
+  | 'common_name_differs'
+  // Who it is.
+  | 'nobody'
+  | 'wrong_zone'
+  | 'wrong_client_id'
+  | 'service_without_mqtt'
+  | 'device_unknown'
+  | 'device_disabled'
+  | 'token_unreadable'
+  | 'token_expired'
+  | 'token_of_another'
+  | 'user_unknown'
+  | 'user_disabled'
+  // What it wants to do.
+  | 'topic_malformed'
+  | 'not_a_member'
+  | 'role_too_low'
+  | 'no_rule'
+  | 'qos_too_high'
+  | 'retain_not_as_ruled'
+
+/** An answer that can explain itself. */
+export interface Decision {
+  readonly result: 'allow' | 'deny'
+  readonly reason: Reason
+  /** As far as it was found out. */
+  readonly className?: ClassName
+  /** `device <id>`, `service <name>`, `user <id>` */
+  readonly who?: string
+  /** The rule that allowed it, or the one that came nearest. */
+  readonly rule?: string
+  /** Version of the directory that it was decided from. */
+  readonly directoryVersion?: bigint
+  /** Age of that knowledge, milliseconds. */
+  readonly directoryAgeMs?: number
+}
+
+export type Findings = Pick<Decision, 'className' | 'who' | 'rule'>
+
+/** Where a decision says from what it was made. */
+export const fromKnowledge = (knowledge: Knowledge | undefined) =>
+  knowledge ? { directoryVersion: knowledge.version, directoryAgeMs: Math.round(knowledge.ageMs) } : {}

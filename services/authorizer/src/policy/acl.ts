@@ -1,0 +1,45 @@
+import { type ClassName, type Permission, POLICY, type Qos } from './policy'
+
+/** A rule of the `acl` list in an authn answer, EMQX 5.8. EMQX takes the first that matches. */
+export interface AclRule {
+  readonly permission: 'allow' | 'deny'
+  readonly action: 'publish' | 'subscribe' | 'all'
+  readonly topic: string
+  readonly qos?: readonly Qos[]
+  readonly retain?: boolean
+}
+
+/** What no rule before it has allowed is denied; without it EMQX would go on to ask /mqtt/authz. */
+export const DENY_ALL: AclRule = { permission: 'deny', action: 'all', topic: '#' }
+
+/**
+ * The permissions of a class as EMQX's rules, so that EMQX's matcher gives the same answers as containment does.
+ *
+ * EMQX matches a filter as if it were a topic. That is right for publications, for templates without a wildcard and for
+ * `+` in the middle (a filter has `#` only at its end). Wrong is a template that ends with `+`: it takes `#` for a name.
+ * - exact permissions become `eq`: the filter itself and no other;
+ * - `prefix/+` with a plain prefix gets a denial of `eq prefix/#` before it, the only filter that EMQX would admit wrongly.
+ * @param deviceId put in for `{deviceId}`
+ */
+export function aclOf(className: Exclude<ClassName, 'user'>, deviceId = ''): AclRule[] {
+  return [...POLICY[className].permissions.flatMap((permission) => rulesOf(permission, deviceId)), DENY_ALL]
+}
+
+function rulesOf(permission: Permission, deviceId: string): AclRule[] {
+  const { action, qos, retain } = permission
+  const topic = permission.topic.replace('{deviceId}', deviceId)
+  const allow = (shown: string): AclRule => ({
+    permission: 'allow',
+    action,
+    topic: shown,
+    qos,
+    ...(retain === undefined ? {} : { retain }),
+  })
+  if (action === 'publish' || !/[+#]/.test(topic)) return [allow(topic)]
+  if (permission.match === 'exact') return [allow(`eq ${topic}`)]
+  const prefix = topic.slice(0, -1)
+  if (!topic.endsWith('/+') || /[+#]/.test(prefix)) {
+    throw new Error(`the permission to subscribe to ${topic} cannot be told to EMQX safely; make it exact`)
+  }
+  return [{ permission: 'deny', action, topic: `eq ${prefix}#` }, allow(topic)]
+}

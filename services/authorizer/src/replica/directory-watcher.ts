@@ -1,0 +1,111 @@
+import { Backoff, callMetadata, type Logger } from '@ares/chassis'
+import type { DirectoryServiceClient, WatchDirectoryResponse } from '@ares/proto/directory/v1/directory'
+import type { ClientReadableStream } from '@grpc/grpc-js'
+import { type DirectoryReplica, StreamBroken } from './directory-replica'
+
+/** api sends something every 5 s; three times nothing and the stream is dead, whatever TCP says. */
+const SILENCE_MS = 15_000
+
+/**
+ * DirectoryWatcher keeps the replica's stream open.
+ *
+ *   OPEN ──error | end | silence | broken──▶ WAITING (0.1 to 5 s, growing) ──▶ OPEN, from the version that is held
+ *
+ * A stream that breaks its rules twice without an event in between that fits is asked for a new snapshot.
+ */
+export class DirectoryWatcher {
+  private readonly backoff = new Backoff(100, 5_000)
+  private stream: ClientReadableStream<WatchDirectoryResponse> | undefined
+  private silence: NodeJS.Timeout | undefined
+  private waiting: NodeJS.Timeout | undefined
+  private brokenInARow = 0
+  private stopped = false
+
+  constructor(
+    private readonly options: {
+      readonly client: Pick<DirectoryServiceClient, 'watchDirectory'>
+      readonly replica: DirectoryReplica
+      readonly logger: Logger
+      /** Default 15 s. */
+      readonly silenceMs?: number
+      /** Called with each end of a stream. */
+      readonly onEnd?: (why: 'error' | 'ended' | 'silent' | 'broken') => void
+    },
+  ) {}
+
+  start(): void {
+    this.open()
+  }
+
+  stop(): void {
+    this.stopped = true
+    clearTimeout(this.waiting)
+    this.drop()
+  }
+
+  private open(): void {
+    const { client, replica } = this.options
+    const { epoch, version } = this.brokenInARow > 1 ? { epoch: '', version: 0n } : replica.position
+    const stream = client.watchDirectory({ epoch, fromVersion: version }, callMetadata())
+    this.stream = stream
+    this.expectSomething()
+    stream.on('data', (event: WatchDirectoryResponse) => {
+      if (this.stream !== stream) return
+      this.expectSomething()
+      this.take(event)
+    })
+    stream.on('error', (error) => {
+      if (this.stream === stream) this.again('error', error.message)
+    })
+    stream.on('end', () => {
+      if (this.stream === stream) this.again('ended', 'api ended it')
+    })
+  }
+
+  private take(event: WatchDirectoryResponse): void {
+    const { replica, logger } = this.options
+    try {
+      replica.receive(event)
+    } catch (error) {
+      if (!(error instanceof StreamBroken)) throw error
+      this.brokenInARow += 1
+      this.again('broken', error.message)
+      return
+    }
+    const kind = event.event?.$case
+    if (kind === 'snapshotBegin' || kind === 'snapshotChunk') return
+    this.brokenInARow = 0
+    this.backoff.reset()
+    if (kind === 'snapshotEnd') {
+      logger.info('directory loaded', { version: String(replica.position.version), ...replica.sizes() })
+    }
+  }
+
+  private again(why: 'error' | 'ended' | 'silent' | 'broken', detail: string): void {
+    this.drop()
+    if (this.stopped) return
+    const waitMs = Math.round(this.backoff.next())
+    this.options.onEnd?.(why)
+    this.options.logger.warn('the directory stream is gone; answering from what is known', {
+      why,
+      detail,
+      version: String(this.options.replica.position.version),
+      waitMs,
+    })
+    this.waiting = setTimeout(() => this.open(), waitMs)
+  }
+
+  private drop(): void {
+    clearTimeout(this.silence)
+    const stream = this.stream
+    this.stream = undefined
+    stream?.cancel()
+    this.options.replica.streamEnded()
+  }
+
+  private expectSomething(): void {
+    clearTimeout(this.silence)
+    const silenceMs = this.options.silenceMs ?? SILENCE_MS
+    this.silence = setTimeout(() => this.again('silent', `nothing for ${silenceMs} ms`), silenceMs)
+  }
+}

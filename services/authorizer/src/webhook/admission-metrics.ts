@@ -1,0 +1,77 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import type { Decision } from '../decision/decision'
+import type { DirectoryReplica } from '../replica/directory-replica'
+
+/** What the authorizer counts. */
+export class AdmissionMetrics {
+  private readonly decisions: Counter
+  private readonly seconds: Histogram
+  private readonly refusedRequests: Counter
+  private readonly streamEnds: Counter
+
+  constructor(registry: Registry, replica: DirectoryReplica) {
+    const registers = [registry]
+    this.decisions = new Counter({
+      name: 'ares_authorizer_decisions_total',
+      help: 'Decisions by hook, result and reason.',
+      labelNames: ['hook', 'result', 'reason'],
+      registers,
+    })
+    this.seconds = new Histogram({
+      name: 'ares_authorizer_decision_seconds',
+      help: 'Time from the body to the decision.',
+      labelNames: ['hook'],
+      buckets: [0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.025],
+      registers,
+    })
+    this.refusedRequests = new Counter({
+      name: 'ares_authorizer_refused_requests_total',
+      help: 'Handshakes and requests that came to no decision, by cause.',
+      labelNames: ['cause'],
+      registers,
+    })
+    this.streamEnds = new Counter({
+      name: 'ares_authorizer_directory_stream_ends_total',
+      help: 'Ends of the directory stream, by cause.',
+      labelNames: ['cause'],
+      registers,
+    })
+    gauge('ares_authorizer_directory_age_seconds', 'Age of what is known; -1 without a first snapshot.', () => {
+      const known = replica.knowledge()
+      return known ? known.ageMs / 1_000 : -1
+    })
+    gauge('ares_authorizer_directory_version', 'Version of the directory that is known.', () =>
+      Number(replica.position.version),
+    )
+    gauge('ares_authorizer_directory_devices', 'Devices that are known.', () => replica.sizes().devices)
+    gauge(
+      'ares_authorizer_directory_left_out',
+      'Entries that made no sense and were left out.',
+      () => replica.sizes().leftOut,
+    )
+
+    function gauge(name: string, help: string, value: () => number): void {
+      new Gauge({
+        name,
+        help,
+        registers,
+        collect() {
+          this.set(value())
+        },
+      })
+    }
+  }
+
+  decided(hook: 'authn' | 'authz', { result, reason }: Decision, tookMs: number): void {
+    this.decisions.inc({ hook, result, reason })
+    this.seconds.observe({ hook }, tookMs / 1_000)
+  }
+
+  requestRefused(cause: string): void {
+    this.refusedRequests.inc({ cause })
+  }
+
+  streamEnded(cause: string): void {
+    this.streamEnds.inc({ cause })
+  }
+}

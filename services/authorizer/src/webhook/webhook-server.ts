@@ -1,0 +1,196 @@
+import { once } from 'node:events'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { createServer, type Server } from 'node:https'
+import type { AddressInfo, Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import type { Bind, Leaf, LeafSource, Logger } from '@ares/chassis'
+
+/** The client certificate that EMQX presents; nobody else has a question to ask. */
+const BROKER = 'broker.ares4.internal'
+
+/** A connect body is 2 KB; MQTT allows a password of 65,535 bytes, which no access token has. */
+const MOST_BODY_BYTES = 64 * 1_024
+
+/** Requests whose body is not complete yet. EMQX has 32 connections for each of two hooks, one request on each. */
+const MOST_OPEN_REQUESTS = 2_048
+
+const MOST_CONNECTIONS = 512
+
+/** A request must be complete in this time. EMQX gives up after 3 s and takes it for "ignore", which is a denial. */
+const REQUEST_MS = 5_000
+
+/** EMQX keeps its pooled connections for good; a server that closes them first makes it try again in the middle of a storm. */
+const IDLE_MS = 600_000
+
+export const DENY = '{"result":"deny"}'
+const JSON_TYPE = 'application/json'
+
+export interface WebhookServerOptions {
+  readonly identity: LeafSource
+  readonly bind: Bind
+  readonly logger: Logger
+  /** Path -> who answers. An answer is the JSON text for a body; it is sent with status 200, because EMQX takes every other
+   *  status for "ignore". What it throws is answered with a denial. */
+  readonly hooks: Readonly<Record<string, (body: Buffer) => string>>
+  /** Told of all that came to no answer of a hook, by its cause. */
+  readonly onRefused: (cause: string) => void
+}
+
+/**
+ * EMQX's webhooks: HTTPS with a client certificate, on node:https alone (Express answers a fifth as many).
+ *
+ * A question is answered with 200 and JSON, or refused with 4xx before its body is read: wrong path, method, type, size.
+ * Both close the door: emqx.conf has no_match = deny.
+ */
+export class WebhookServer {
+  private readonly brokers = new WeakSet<Socket>()
+  private openRequests = 0
+  private endRotation: () => void = () => {}
+
+  private constructor(
+    private readonly server: Server,
+    private readonly options: WebhookServerOptions,
+  ) {}
+
+  static async start(options: WebhookServerOptions): Promise<WebhookServer> {
+    const server = createServer({
+      ...tlsOf(options.identity.current()),
+      requestCert: true,
+      rejectUnauthorized: true,
+      handshakeTimeout: REQUEST_MS,
+      headersTimeout: REQUEST_MS,
+      requestTimeout: REQUEST_MS,
+      connectionsCheckingInterval: 1_000,
+      keepAliveTimeout: IDLE_MS,
+      maxHeaderSize: 8_192,
+    })
+    server.maxConnections = MOST_CONNECTIONS
+    const webhooks = new WebhookServer(server, options)
+    server.on('secureConnection', (socket) => webhooks.greet(socket))
+    server.on('request', (request, response) => webhooks.take(request, response))
+    server.on('tlsClientError', (error) => options.onRefused(`tls_${causeOf(error)}`))
+    server.on('clientError', (error, socket) => webhooks.clientError(error, socket as Socket))
+    server.on('drop', () => options.onRefused('too_many_connections'))
+    server.on('error', (error) => options.logger.error('the webhook server has a problem', { error }))
+    webhooks.endRotation = options.identity.onRenewed((leaf) => server.setSecureContext(tlsOf(leaf)))
+    server.listen(options.bind.port, options.bind.host)
+    await once(server, 'listening')
+    return webhooks
+  }
+
+  get port(): number {
+    return (this.server.address() as AddressInfo).port
+  }
+
+  /** Takes no new connections, answers what has come in, and cuts the rest after `drainMs`. */
+  async stop(drainMs = 1_000): Promise<void> {
+    this.endRotation()
+    const closed = once(this.server, 'close')
+    this.server.close()
+    this.server.closeIdleConnections()
+    const cut = setTimeout(() => this.server.closeAllConnections(), drainMs)
+    await closed
+    clearTimeout(cut)
+  }
+
+  private greet(socket: TLSSocket): void {
+    // A listener for data takes Node's own shortcut from TLS to the HTTP parser away. With the shortcut, a burst of
+    // pipelined requests reaches a parser that is paused: HPE_PAUSED, and the connection breaks with all that is on it.
+    socket.on('data', () => {})
+    if (socket.getPeerCertificate().subject?.CN === BROKER) {
+      this.brokers.add(socket)
+      return
+    }
+    this.options.onRefused('not_the_broker')
+    socket.destroy()
+  }
+
+  private take(request: IncomingMessage, response: ServerResponse): void {
+    if (!this.brokers.has(request.socket)) {
+      request.socket.destroy()
+      return
+    }
+    const { hooks } = this.options
+    const hook = Object.hasOwn(hooks, request.url ?? '') ? hooks[request.url ?? ''] : undefined
+    if (!hook) this.refuse(response, 404, 'unknown_path')
+    else if (request.method !== 'POST') this.refuse(response, 405, 'wrong_method')
+    else if (!isJson(request.headers['content-type'])) this.refuse(response, 415, 'wrong_content_type')
+    else if (Number(request.headers['content-length'] ?? 0) > MOST_BODY_BYTES) this.refuse(response, 413, 'too_large')
+    else if (this.openRequests >= MOST_OPEN_REQUESTS) this.denyUnread(response)
+    else this.collect(request, response, hook)
+  }
+
+  private denyUnread(response: ServerResponse): void {
+    this.options.onRefused('too_many_requests')
+    response.shouldKeepAlive = false
+    answer(response, DENY)
+  }
+
+  private collect(request: IncomingMessage, response: ServerResponse, hook: (body: Buffer) => string): void {
+    this.openRequests += 1
+    const parts: Buffer[] = []
+    let bytes = 0
+    request.on('data', (part: Buffer) => {
+      bytes += part.length
+      if (bytes <= MOST_BODY_BYTES) parts.push(part)
+      else if (!response.headersSent) this.refuse(response, 413, 'too_large')
+    })
+    request.on('end', () => {
+      if (!response.headersSent) answer(response, this.ask(hook, parts.length === 1 ? parts[0] : Buffer.concat(parts)))
+    })
+    request.on('error', () => this.options.onRefused('broken_off'))
+    response.on('close', () => {
+      this.openRequests -= 1
+    })
+  }
+
+  private ask(hook: (body: Buffer) => string, body: Buffer = Buffer.alloc(0)): string {
+    try {
+      return hook(body)
+    } catch (error) {
+      this.options.logger.error('a decision failed; it is a denial', { error })
+      this.options.onRefused('internal_error')
+      return DENY
+    }
+  }
+
+  private refuse(response: ServerResponse, status: number, cause: string): void {
+    this.options.onRefused(cause)
+    response.writeHead(status, { 'content-length': 0, connection: 'close' })
+    response.end()
+  }
+
+  /** What was not HTTP, or took too long. */
+  private clientError(error: Error, socket: Socket): void {
+    const cause = causeOf(error)
+    this.options.onRefused(`http_${cause}`)
+    if (!socket.writable || cause === 'ECONNRESET') {
+      socket.destroy()
+      return
+    }
+    socket.end(`HTTP/1.1 ${STATUS_OF[cause] ?? '400 Bad Request'}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`)
+    socket.destroySoon()
+  }
+}
+
+function answer(response: ServerResponse, json: string): void {
+  response.writeHead(200, { 'content-type': JSON_TYPE, 'content-length': Buffer.byteLength(json) })
+  response.end(json)
+}
+
+const isJson = (type: string | undefined): boolean => type === JSON_TYPE || type?.startsWith(`${JSON_TYPE};`) === true
+
+const STATUS_OF: Readonly<Record<string, string>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
+  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
+}
+
+/** Error codes come from a closed set, so they may be labels of a metric. */
+const causeOf = (error: Error & { code?: string }): string => error.code ?? 'other'
+
+const tlsOf = (leaf: Leaf) => ({
+  cert: leaf.chainPem,
+  key: leaf.keyPem,
+  ca: leaf.caPem,
+  minVersion: 'TLSv1.2' as const,
+})
