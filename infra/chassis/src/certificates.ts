@@ -1,10 +1,7 @@
-import 'reflect-metadata' // @peculiar/x509 throws without it
 import { KeyObject, webcrypto, X509Certificate } from 'node:crypto'
-import * as x509 from '@peculiar/x509'
+import { x509 } from './x509'
 
 /** Certificates: what chassis, vault, api and the stack need to make, read and check them. */
-
-x509.cryptoProvider.set(webcrypto)
 
 /** A certificate, chain or CA bundle that must not be used; the message says which one and why. */
 export class CertificateProblem extends Error {
