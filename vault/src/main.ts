@@ -97,7 +97,10 @@ async function runAgent(env: NodeJS.ProcessEnv): Promise<void> {
   const config = readAgentConfig(env)
   const logger = createLogger({ service: 'vault-agent', level: config.ARES_LOG_LEVEL })
   const health = new Health()
-  const agent = new VaultAgent({
+  const metrics = createMetrics('vault-agent')
+  // First, so that a wait for Vault can be seen from outside.
+  const ops = await startOpsServer({ bind: config.ARES_OPS_BIND, health, metrics, logger })
+  const agent = await VaultAgent.start({
     address: config.ARES_VAULT_ADDR,
     caPem: await readCa(config.ARES_VAULT_CA_FILE),
     credentials: agentCredentialsFromDirectory(config.ARES_AGENT_CREDENTIALS),
@@ -107,14 +110,8 @@ async function runAgent(env: NodeJS.ProcessEnv): Promise<void> {
     targets: config.ARES_CREDENTIAL_TARGETS.map((target) => ({ ...target, uid: config.ARES_CREDENTIAL_UID })),
     logger,
     health,
+    metrics,
   })
-  const ops = await startOpsServer({
-    bind: config.ARES_OPS_BIND,
-    health,
-    metrics: createMetrics('vault-agent'),
-    logger,
-  })
-  await agent.start()
   logger.info('ready', { ports: { ops: ops.port } })
   await onShutdownSignal()
   await agent.stop()
