@@ -1,0 +1,309 @@
+import { randomUUID } from 'node:crypto'
+import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
+import {
+  DeviceState,
+  DirectoryServiceClient,
+  DirectoryServiceService,
+  type Entry,
+  type WatchDirectoryRequest,
+  type WatchDirectoryResponse,
+} from '@ares/proto/directory/v1/directory'
+import { type ClientReadableStream, credentials, Server, ServerCredentials, type ServiceError } from '@grpc/grpc-js'
+import { Pool } from 'pg'
+import { Notifications } from '../../database/notifications'
+import { createTestDevice } from '../../testing/fleet'
+import { DirectoryFeed } from './directory.feed'
+import { directoryRpc } from './directory.rpc'
+import { DirectoryStore } from './directory.store'
+
+const silent = { info() {}, warn() {}, error() {} } as never
+
+let database: TestDatabase
+let pool: Pool
+let notifications: Notifications
+let store: DirectoryStore
+let server: Server
+let client: DirectoryServiceClient
+let stopping: AbortController
+
+beforeAll(async () => {
+  database = await createTestDatabase()
+  pool = new Pool({ connectionString: database.url, max: 20 })
+  notifications = new Notifications({ connectionString: database.url, logger: silent, retryMs: 50 })
+  await notifications.start()
+  store = new DirectoryStore(pool, 3)
+  stopping = new AbortController()
+  const feed = new DirectoryFeed(store, notifications, { heartbeatMs: 200, pollMs: 150 })
+  server = new Server()
+  server.addService(
+    DirectoryServiceService,
+    directoryRpc(feed, { logger: silent, signal: stopping.signal, slowAfterMs: 300 }),
+  )
+  const port = await new Promise<number>((bound, failed) =>
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, at) =>
+      error ? failed(error) : bound(at),
+    ),
+  )
+  client = new DirectoryServiceClient(`127.0.0.1:${port}`, credentials.createInsecure())
+})
+afterAll(async () => {
+  stopping?.abort()
+  client?.close()
+  server?.forceShutdown()
+  await notifications?.stop()
+  await pool?.end()
+  await database?.drop()
+})
+
+it('an empty replica gets a snapshot with everything, and its count', async () => {
+  const { deviceId, organizationId } = await createTestDevice(pool)
+  await addCertificate(deviceId, '00:9f:3a', 'active')
+  await addCertificate(deviceId, '11:22', 'revoked')
+  await addCertificate(deviceId, '33:44', 'retired')
+  const userId = randomUUID()
+  await pool.query('INSERT INTO users (id, email, password_hash) VALUES ($1, $2, $3)', [userId, 'a@example.org', 'x'])
+  await pool.query('INSERT INTO memberships (organization_id, user_id, role) VALUES ($1, $2, $3)', [
+    organizationId,
+    userId,
+    'operator',
+  ])
+  await pool.query(
+    `INSERT INTO session_keys (kid, public_key, not_after) VALUES ('k1', '\\x01', now() + interval '1 hour')`,
+  )
+
+  const watch = open()
+  const { entries, head, announced } = await watch.snapshot()
+  watch.cancel()
+  expect(announced).toBe(BigInt(entries.length))
+  expect(head).toEqual(await store.head())
+  expect(entries).toContainEqual({
+    entry: {
+      $case: 'device',
+      value: {
+        id: deviceId,
+        organizationId,
+        state: DeviceState.DEVICE_STATE_ACTIVE,
+        certificateSerials: [Buffer.from('9f3a', 'hex')],
+      },
+    },
+  })
+  expect(entries).toContainEqual({
+    entry: {
+      $case: 'user',
+      value: { id: userId, email: 'a@example.org', active: true, memberships: [{ organizationId, role: 2 }] },
+    },
+  })
+  const kinds = entries.map(({ entry }) => entry?.$case)
+  expect(kinds).toContain('sessionKey')
+  expect(kinds.filter((kind) => kind === 'revokedCertificate')).toHaveLength(1)
+})
+
+it('a snapshot of many chunks is complete', async () => {
+  const devices = await Promise.all(Array.from({ length: 10 }, () => createTestDevice(pool)))
+  const watch = open()
+  const { entries } = await watch.snapshot()
+  watch.cancel()
+  const ids = entries.flatMap(({ entry }) => (entry?.$case === 'device' ? [entry.value.id] : []))
+  expect(new Set(ids).size).toBe(ids.length)
+  for (const { deviceId } of devices) expect(ids).toContain(deviceId)
+})
+
+it('a committed change arrives with the entry as it is now, within a moment', async () => {
+  const { deviceId } = await createTestDevice(pool)
+  const watch = open()
+  const { head } = await watch.snapshot()
+  const committedAt = Date.now()
+  await change('device', deviceId, async (query) => {
+    await query(`UPDATE devices SET state = 'disabled' WHERE id = '${deviceId}'`)
+  })
+  const [event] = await watch.changes(1)
+  watch.cancel()
+  expect(event?.version).toBe(head.version + 1n)
+  expect(event?.entries).toMatchObject([
+    { entry: { $case: 'device', value: { id: deviceId, state: DeviceState.DEVICE_STATE_DISABLED } } },
+  ])
+  expect(Date.now() - committedAt).toBeLessThan(2_000)
+})
+
+it('a change that was rolled back never arrives, and leaves no gap', async () => {
+  const watch = open()
+  const { head } = await watch.snapshot()
+  await expect(
+    change('removed_device', randomUUID(), async () => {
+      throw new Error('rolled back')
+    }),
+  ).rejects.toThrow('rolled back')
+  const gone = randomUUID()
+  await change('removed_device', gone)
+  const [event] = await watch.changes(1)
+  watch.cancel()
+  expect(event).toMatchObject({
+    version: head.version + 1n,
+    entries: [{ entry: { $case: 'removedDeviceId', value: gone } }],
+  })
+})
+
+it('50 changes at once reach three watchers without a gap and in order', async () => {
+  const watches = [open(), open(), open()]
+  const heads = await Promise.all(watches.map(async (watch) => (await watch.snapshot()).head))
+  const ids = Array.from({ length: 50 }, () => randomUUID())
+  await Promise.all(ids.map((id) => change('removed_device', id)))
+  for (const [index, watch] of watches.entries()) {
+    const changes = await watch.changes(50)
+    watch.cancel()
+    const from = heads[index]!.version
+    expect(changes.map(({ version }) => version)).toEqual(ids.map((_, i) => from + BigInt(i) + 1n))
+    const seen = changes.flatMap(({ entries }) => entries.map(({ entry }) => entry?.value))
+    expect([...seen].sort()).toEqual([...ids].sort())
+  }
+})
+
+it('a replica that comes back with its version gets what it missed, and no snapshot', async () => {
+  const head = await store.head()
+  const missed = [randomUUID(), randomUUID()]
+  for (const id of missed) await change('removed_device', id)
+  const watch = open({ fromVersion: head.version, epoch: head.epoch })
+  const changes = await watch.changes(2)
+  watch.cancel()
+  expect(changes.map(({ version }) => version)).toEqual([head.version + 1n, head.version + 2n])
+})
+
+it.each([
+  ['another epoch', async () => ({ fromVersion: (await store.head()).version, epoch: randomUUID() })],
+  ['a version from the future', async () => ({ ...(await headRequest()), fromVersion: 1_000_000n })],
+  ['a version that is pruned', async () => ({ ...(await headRequest()), fromVersion: 1n })],
+])('a replica with %s gets a snapshot', async (_, request) => {
+  await change('removed_device', randomUUID())
+  const asked = await request()
+  if (asked.fromVersion === 1n) await store.prune(new Date(Date.now() + 60_000))
+  const watch = open(asked)
+  expect((await watch.snapshot()).head).toEqual(await store.head())
+  watch.cancel()
+})
+
+it('silence is filled with heartbeats that name the newest version', async () => {
+  const watch = open(await headRequest())
+  const event = await watch.next()
+  watch.cancel()
+  expect(event.event).toMatchObject({ $case: 'heartbeat', value: { version: (await store.head()).version } })
+})
+
+it('a change arrives although the connection that listens was cut', async () => {
+  const watch = open(await headRequest())
+  await pool.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ares-api-listen' AND datname = current_database()`,
+  )
+  await change('removed_device', randomUUID())
+  expect(await watch.changes(1)).toHaveLength(1)
+  watch.cancel()
+})
+
+it('a watcher that reads nothing is cut off, and its events do not pile up', async () => {
+  const sent: WatchDirectoryResponse[] = []
+  const endless: Parameters<typeof directoryRpc>[0] = {
+    watch: async (_request: WatchDirectoryRequest, watcher: { send(e: WatchDirectoryResponse): Promise<void> }) => {
+      for (;;) {
+        const event = chunkOf(1_000)
+        await watcher.send(event)
+        sent.push(event)
+      }
+    },
+  } as never
+  const slow = new Server()
+  slow.addService(DirectoryServiceService, directoryRpc(endless, { logger: silent, slowAfterMs: 200 }))
+  const port = await new Promise<number>((bound) =>
+    slow.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (_, at) => bound(at)),
+  )
+  const lazy = new DirectoryServiceClient(`127.0.0.1:${port}`, credentials.createInsecure())
+  const stream = lazy.watchDirectory({ fromVersion: 0n, epoch: '' })
+  const ended = new Promise<ServiceError>((resolve) => stream.once('error', resolve))
+  stream.pause()
+  await new Promise((later) => setTimeout(later, 1_000))
+  const held = sent.length
+  stream.resume()
+  expect((await ended).code).toBe(8) // RESOURCE_EXHAUSTED
+  expect(held).toBeLessThan(100)
+  lazy.close()
+  slow.forceShutdown()
+})
+
+const chunkOf = (count: number): WatchDirectoryResponse => ({
+  event: {
+    $case: 'snapshotChunk',
+    value: {
+      entries: Array.from({ length: count }, () => ({ entry: { $case: 'removedUserId', value: randomUUID() } })),
+    },
+  },
+})
+
+async function headRequest(): Promise<WatchDirectoryRequest> {
+  const head = await store.head()
+  return { fromVersion: head.version, epoch: head.epoch }
+}
+
+/** A change as directory.changes.ts writes it: the last statement of a transaction. */
+async function change(
+  kind: string,
+  id: string,
+  work: (query: (text: string) => Promise<unknown>) => Promise<void> = async () => {},
+): Promise<void> {
+  const connection = await pool.connect()
+  try {
+    await connection.query('BEGIN')
+    const { rows } = await connection.query('UPDATE directory_head SET version = version + 1 RETURNING version')
+    await connection.query('INSERT INTO directory_changes (version, kind, id) VALUES ($1, $2, $3)', [
+      rows[0].version,
+      kind,
+      id,
+    ])
+    await connection.query(`SELECT pg_notify('ares_directory', $1)`, [rows[0].version])
+    await work((text) => connection.query(text))
+    await connection.query('COMMIT')
+  } catch (error) {
+    await connection.query('ROLLBACK')
+    throw error
+  } finally {
+    connection.release()
+  }
+}
+
+async function addCertificate(deviceId: string, serial: string, state: string): Promise<void> {
+  await pool.query(
+    `INSERT INTO certificates (serial, device_id, fingerprint, not_before, not_after, state, revoked_at, retired_at)
+     VALUES ($1, $2, $3, now() - interval '1 hour', now() + interval '1 day', $4::certificate_state,
+             CASE WHEN $4 = 'revoked' THEN now() END, CASE WHEN $4 = 'retired' THEN now() END)`,
+    [serial, deviceId, randomUUID().replaceAll('-', '').repeat(2), state],
+  )
+}
+
+/** Opens a watch and reads its events one by one. */
+function open(request: WatchDirectoryRequest = { fromVersion: 0n, epoch: '' }) {
+  const stream: ClientReadableStream<WatchDirectoryResponse> = client.watchDirectory(request)
+  stream.on('error', () => {}) // the cancel at the end of each test
+  const events = stream[Symbol.asyncIterator]()
+  const next = async (): Promise<WatchDirectoryResponse> => (await events.next()).value
+  return {
+    next,
+    cancel: () => stream.cancel(),
+    async snapshot() {
+      const begin = (await next()).event
+      if (begin?.$case !== 'snapshotBegin') throw new Error(`expected a snapshot, got ${begin?.$case}`)
+      const entries: Entry[] = []
+      for (;;) {
+        const { event } = await next()
+        if (event?.$case === 'snapshotEnd') return { head: begin.value, entries, announced: event.value.entries }
+        if (event?.$case !== 'snapshotChunk') throw new Error(`expected a chunk, got ${event?.$case}`)
+        entries.push(...event.value.entries)
+      }
+    },
+    async changes(count: number) {
+      const changes = []
+      while (changes.length < count) {
+        const { event } = await next()
+        if (event?.$case === 'change') changes.push(event.value)
+        else if (event?.$case !== 'heartbeat') throw new Error(`expected a change, got ${event?.$case}`)
+      }
+      return changes
+    },
+  }
+}

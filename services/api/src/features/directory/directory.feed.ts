@@ -1,0 +1,136 @@
+import type { WatchDirectoryRequest, WatchDirectoryResponse } from '@ares/proto/directory/v1/directory'
+import type { Notifications } from '../../database/notifications'
+import type { DirectoryReader } from './directory'
+
+export interface DirectoryFeedOptions {
+  /** Pause without a change after which a heartbeat goes out; the contract says at most 5 s. */
+  readonly heartbeatMs?: number
+  /** How long nothing may be noticed when notifications do not arrive. */
+  readonly pollMs?: number
+}
+
+/** Where the events of one watcher go. `send` settles when there is room for the next one. */
+export interface DirectoryWatcher {
+  send(event: WatchDirectoryResponse): Promise<void>
+  readonly signal: AbortSignal
+}
+
+const CHANGES_AT_ONCE = 500
+
+/**
+ * Streams the directory to the authorizers.
+ *
+ *   START ──version kept, same epoch──▶ FOLLOWING ──nudge | poll──▶ read what is after our version ──▶ FOLLOWING
+ *     │                                    ▲    └──nothing for a while──▶ heartbeat
+ *     └──otherwise──▶ SNAPSHOT ────────────┘
+ *
+ * What is sent is always read from the table by version: a notification only says that it is time to look, so a lost one
+ * costs `pollMs` and no change. A watcher holds one event at a time; a slow one delays nobody but itself.
+ */
+export class DirectoryFeed {
+  private readonly wakings = new Set<Waking>()
+  private readonly heartbeatMs: number
+  private readonly pollMs: number
+
+  constructor(
+    private readonly reader: DirectoryReader,
+    notifications: Pick<Notifications, 'on' | 'onGap'>,
+    options: DirectoryFeedOptions = {},
+  ) {
+    this.heartbeatMs = options.heartbeatMs ?? 4_000
+    this.pollMs = options.pollMs ?? 1_000
+    notifications.on('ares_directory', () => this.nudge())
+    notifications.onGap(() => this.nudge())
+  }
+
+  /** Says that something was committed: quicker than the database's own notification. */
+  nudge(): void {
+    for (const waking of this.wakings) waking.wake()
+  }
+
+  /** Serves one watcher. Settles only by an error of the database or of the watcher, or when the watcher has left. */
+  async watch(request: WatchDirectoryRequest, watcher: DirectoryWatcher): Promise<void> {
+    const waking = new Waking()
+    const leave = () => waking.wake()
+    watcher.signal.addEventListener('abort', leave)
+    this.wakings.add(waking)
+    try {
+      await this.follow(await this.start(request, watcher), watcher, waking)
+    } finally {
+      this.wakings.delete(waking)
+      watcher.signal.removeEventListener('abort', leave)
+    }
+  }
+
+  private async follow(from: bigint, watcher: DirectoryWatcher, waking: Waking): Promise<void> {
+    let version = from
+    let sentAt = Date.now()
+    while (!watcher.signal.aborted) {
+      waking.reset() // before reading: what is committed from here on wakes us
+      const changes = await this.reader.changesAfter(version, CHANGES_AT_ONCE)
+      if (!changes) version = await this.sendSnapshot(watcher)
+      for (const change of changes ?? []) {
+        await watcher.send({ event: { $case: 'change', value: change } })
+        version = change.version
+      }
+      if (!changes || changes.length > 0) {
+        sentAt = Date.now()
+        continue
+      }
+      // We have just read that this version is the newest, so it is true to say so.
+      if (Date.now() - sentAt >= this.heartbeatMs) {
+        await watcher.send({ event: { $case: 'heartbeat', value: { version, sentAt: new Date() } } })
+        sentAt = Date.now()
+      }
+      await waking.within(Math.min(this.pollMs, Math.max(1, sentAt + this.heartbeatMs - Date.now())))
+    }
+  }
+
+  /** @returns the version that the watcher holds then */
+  private async start(request: WatchDirectoryRequest, watcher: DirectoryWatcher): Promise<bigint> {
+    const { epoch } = await this.reader.head()
+    const version = request.fromVersion
+    const resumes = version > 0n && request.epoch === epoch && (await this.reader.changesAfter(version, 1))
+    return resumes ? version : this.sendSnapshot(watcher)
+  }
+
+  private async sendSnapshot(watcher: DirectoryWatcher): Promise<bigint> {
+    let version = 0n
+    await this.reader.snapshot({
+      begin: async (head) => {
+        version = head.version
+        await watcher.send({ event: { $case: 'snapshotBegin', value: head } })
+      },
+      chunk: (entries) => watcher.send({ event: { $case: 'snapshotChunk', value: { entries } } }),
+      end: (entries) => watcher.send({ event: { $case: 'snapshotEnd', value: { version, entries: BigInt(entries) } } }),
+    })
+    return version
+  }
+}
+
+/** Wakes one sleeper; a call before the sleep is not lost. */
+class Waking {
+  private awake = false
+  private sleeper: (() => void) | undefined
+
+  reset(): void {
+    this.awake = false
+  }
+
+  wake(): void {
+    this.awake = true
+    this.sleeper?.()
+  }
+
+  async within(ms: number): Promise<void> {
+    if (this.awake) return
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms)
+      this.sleeper = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+    this.sleeper = undefined
+  }
+}
