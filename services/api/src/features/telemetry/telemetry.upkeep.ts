@@ -1,0 +1,86 @@
+import type { Logger } from '@ares/chassis'
+import type { Pool } from 'pg'
+import type { Partitions } from './partitions'
+
+const DAY_MS = 86_400_000
+const DAYS_AHEAD = 7
+/** Counts outlive their telemetry: they are what says that nothing was lost. */
+const COUNTS_KEPT_DAYS = 400
+const ROWS_AT_ONCE = 20_000
+
+/**
+ * The daily work on the table of telemetry: partitions are made ahead, and what is past its retention goes.
+ * A partition holds all organizations, so it is dropped by the longest retention among them; for an organization that
+ * keeps less, rows are deleted, some at a time.
+ */
+export class TelemetryUpkeep {
+  private timer: NodeJS.Timeout | undefined
+  private running: Promise<void> = Promise.resolve()
+
+  constructor(
+    private readonly pool: Pool,
+    private readonly partitions: Partitions,
+    private readonly logger: Pick<Logger, 'info' | 'warn'>,
+    private readonly now: () => number = Date.now,
+  ) {}
+
+  /** Runs now, and then every hour: partitions ahead are cheap to ask for, and a replica may have been away. */
+  async start(everyMs = 3_600_000): Promise<void> {
+    this.timer = setInterval(() => void this.runLogged(), everyMs).unref()
+    await this.runLogged()
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.timer)
+    await this.running
+  }
+
+  async run(): Promise<void> {
+    const now = this.now()
+    await this.partitions.ensure(Array.from({ length: DAYS_AHEAD + 1 }, (_, day) => now + day * DAY_MS))
+    const { rows } = await this.pool.query<{ days: number | null }>(
+      'SELECT max(telemetry_retention_days) AS days FROM organizations',
+    )
+    const longest = rows[0]?.days
+    if (!longest) return
+    const dropped = await this.partitions.dropBefore(now - longest * DAY_MS)
+    if (dropped.length > 0) this.logger.info('dropped partitions past every retention', { partitions: dropped })
+    const deleted = await this.deleteByRetention(longest)
+    if (deleted > 0) this.logger.info('deleted telemetry past the retention of its organization', { rows: deleted })
+    await this.pool.query('DELETE FROM telemetry_counts WHERE hour < $1', [new Date(now - COUNTS_KEPT_DAYS * DAY_MS)])
+  }
+
+  private runLogged(): Promise<void> {
+    this.running = this.running.then(() =>
+      this.run().catch((error) => {
+        this.logger.warn('the upkeep of telemetry failed, it is tried again within the hour', { error: String(error) })
+      }),
+    )
+    return this.running
+  }
+
+  private async deleteByRetention(longest: number): Promise<number> {
+    const { rows } = await this.pool.query<{ id: string; days: number }>(
+      'SELECT id, telemetry_retention_days AS days FROM organizations WHERE telemetry_retention_days < $1',
+      [longest],
+    )
+    let deleted = 0
+    for (const { id, days } of rows) {
+      for (;;) {
+        const { rowCount } = await this.pool.query(DELETE_OLD, [id, new Date(this.now() - days * DAY_MS), ROWS_AT_ONCE])
+        deleted += rowCount ?? 0
+        if ((rowCount ?? 0) < ROWS_AT_ONCE) break
+      }
+    }
+    return deleted
+  }
+}
+
+const DELETE_OLD = `
+  DELETE FROM telemetry t
+   USING (SELECT o.component_id, o.captured_at
+            FROM component_instances c
+            JOIN devices d ON d.id = c.device_id AND d.organization_id = $1
+            JOIN telemetry o ON o.component_id = c.id AND o.captured_at < $2
+           LIMIT $3) old
+   WHERE t.component_id = old.component_id AND t.captured_at = old.captured_at AND t.captured_at < $2`
