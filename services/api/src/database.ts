@@ -1,6 +1,6 @@
 import { PrismaPg } from '@prisma/adapter-pg'
 import { Pool } from 'pg'
-import { PrismaClient } from './generated/prisma/client'
+import { Prisma, PrismaClient } from './generated/prisma/client'
 import type { TransactionClient } from './generated/prisma/internal/prismaNamespace'
 
 /** What a store gets inside a transaction: everything of the client except what opens or ends one. */
@@ -47,3 +47,11 @@ export function openDatabase(options: DatabaseOptions): Database {
     },
   }
 }
+
+/** Whether an error is a broken unique constraint. */
+export const isUniqueViolation = (error: unknown): boolean =>
+  error instanceof Prisma.PrismaClientKnownRequestError && error.code === 'P2002'
+
+/** Whether an error is a broken foreign key: something still points there, or what is pointed at is gone. */
+export const isForeignKeyViolation = (error: unknown): boolean =>
+  error instanceof Prisma.PrismaClientKnownRequestError && error.code === 'P2003'
