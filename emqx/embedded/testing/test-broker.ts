@@ -1,0 +1,152 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
+import { type EmbeddedBroker, startEmbeddedBroker } from '../embedded-broker'
+import type { BrokerLogger } from '../logger'
+import { HookServer } from './hook-server'
+import { TestAuthority, type TestCertificate } from './test-authority'
+
+export const API_KEY = 'ares:s3cret'
+const CONF = join(__dirname, '../../emqx.conf')
+
+/** The repository's emqx.conf, run by the embedded broker on free ports, with an authorizer that the test scripts. */
+export class TestBroker {
+  private readonly clients: MqttClient[] = []
+
+  private constructor(
+    readonly authority: TestAuthority,
+    readonly hooks: HookServer,
+    readonly folder: string,
+    readonly broker: EmbeddedBroker,
+    readonly logged: Record<string, unknown>[],
+  ) {}
+
+  static async start(overrides: Readonly<Record<string, string>> = {}): Promise<TestBroker> {
+    const authority = await TestAuthority.create()
+    const hooks = await HookServer.start(authority)
+    const folder = mkdtempSync(join(tmpdir(), 'embedded-broker-'))
+    const files = { ca: join(folder, 'ca.crt'), cert: join(folder, 'emqx.crt'), key: join(folder, 'emqx.key') }
+    const certificate = await authority.leaf('broker.ares4.internal', { usage: 'both' })
+    writeFileSync(files.ca, authority.pem)
+    writeFileSync(files.cert, certificate.certPem)
+    writeFileSync(files.key, certificate.keyPem)
+    writeFileSync(join(folder, 'api-keys'), `${API_KEY}:administrator\n`)
+    const logged: Record<string, unknown>[] = []
+    const env = { ...machineOverrides(files, join(folder, 'api-keys'), hooks.port), ...overrides }
+    const broker = await startEmbeddedBroker({ confFile: CONF, env, logger: recorder(logged), certificatePollMs: 50 })
+    return new TestBroker(authority, hooks, folder, broker, logged)
+  }
+
+  /** Connects to the devices' listener, resolved when the CONNACK is there, rejected with its code otherwise. */
+  connect(identity: TestCertificate | undefined, options: Partial<IClientOptions> = {}): Promise<MqttClient> {
+    return this.open(`mqtts://127.0.0.1:${this.broker.ports.devices}`, identity, options)
+  }
+
+  connectService(identity: TestCertificate, options: Partial<IClientOptions> = {}): Promise<MqttClient> {
+    return this.open(`mqtts://127.0.0.1:${this.broker.ports.services}`, identity, options)
+  }
+
+  connectUser(options: Partial<IClientOptions> = {}): Promise<MqttClient> {
+    return this.open(`wss://127.0.0.1:${this.broker.ports.users}/mqtt`, undefined, options)
+  }
+
+  /** A call of the management API: status and decoded body. */
+  async manage(
+    method: string,
+    path: string,
+    body?: unknown,
+    key = API_KEY,
+  ): Promise<{ status: number; body: unknown }> {
+    const response = await fetch(`http://127.0.0.1:${this.broker.ports.management}/api/v5${path}`, {
+      method,
+      headers: {
+        ...(key === '' ? {} : { authorization: `Basic ${Buffer.from(key).toString('base64')}` }),
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    })
+    const text = await response.text()
+    return { status: response.status, body: text.startsWith('{') || text.startsWith('[') ? JSON.parse(text) : text }
+  }
+
+  /** Ends all clients of a test. */
+  async reset(): Promise<void> {
+    await Promise.all(this.clients.splice(0).map((client) => client.endAsync(true).catch(() => {})))
+    this.hooks.reset()
+    this.logged.length = 0
+  }
+
+  async stop(): Promise<void> {
+    await this.reset()
+    await this.broker.stop()
+    await this.hooks.stop()
+    rmSync(this.folder, { recursive: true })
+  }
+
+  private open(
+    url: string,
+    identity: TestCertificate | undefined,
+    options: Partial<IClientOptions>,
+  ): Promise<MqttClient> {
+    const client = mqtt.connect(url, {
+      protocolVersion: 4,
+      reconnectPeriod: 0,
+      connectTimeout: 10_000,
+      ca: this.authority.pem,
+      ...(identity ? { cert: identity.certPem, key: identity.keyPem } : {}),
+      ...options,
+    })
+    this.clients.push(client)
+    return new Promise((resolve, reject) => {
+      client.once('connect', () => {
+        client.on('error', () => {})
+        resolve(client)
+      })
+      client.once('error', reject)
+      client.once('close', () => reject(new Error('closed before the CONNACK')))
+    })
+  }
+}
+
+function machineOverrides(
+  files: { readonly ca: string; readonly cert: string; readonly key: string },
+  apiKeys: string,
+  hookPort: number,
+): Record<string, string> {
+  const env: Record<string, string> = {
+    EMQX_DASHBOARD__LISTENERS__HTTP__BIND: '127.0.0.1:0',
+    EMQX_API_KEY__BOOTSTRAP_FILE: apiKeys,
+    EMQX_AUTHENTICATION__1__URL: `https://127.0.0.1:${hookPort}/mqtt/authn`,
+    EMQX_AUTHORIZATION__SOURCES__1__URL: `https://127.0.0.1:${hookPort}/mqtt/authz`,
+  }
+  for (const listener of ['SSL__DEVICES', 'SSL__SERVICES', 'WSS__USERS']) {
+    env[`EMQX_LISTENERS__${listener}__BIND`] = '127.0.0.1:0'
+    env[`EMQX_LISTENERS__${listener}__SSL_OPTIONS__CERTFILE`] = files.cert
+    env[`EMQX_LISTENERS__${listener}__SSL_OPTIONS__KEYFILE`] = files.key
+    if (listener !== 'WSS__USERS') env[`EMQX_LISTENERS__${listener}__SSL_OPTIONS__CACERTFILE`] = files.ca
+  }
+  for (const hook of ['AUTHENTICATION__1', 'AUTHORIZATION__SOURCES__1']) {
+    env[`EMQX_${hook}__SSL__CACERTFILE`] = files.ca
+    env[`EMQX_${hook}__SSL__CERTFILE`] = files.cert
+    env[`EMQX_${hook}__SSL__KEYFILE`] = files.key
+    env[`EMQX_${hook}__SSL__SERVER_NAME_INDICATION`] = 'localhost'
+  }
+  return env
+}
+
+function recorder(lines: Record<string, unknown>[]): BrokerLogger {
+  const record = (level: string) => (message: string, fields?: Record<string, unknown>) => {
+    lines.push({ level, message, ...fields })
+  }
+  return { debug: record('debug'), info: record('info'), warn: record('warn'), error: record('error') }
+}
+
+/** Waits for a condition, not for a time. */
+export async function until(condition: () => boolean, what: string, timeoutMs = 10_000): Promise<void> {
+  const deadline = Date.now() + timeoutMs
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
