@@ -127,7 +127,11 @@ class ServerProcess {
   ) {
     const log = openSync(logFile, 'a', 0o600)
     this.logBegin = statSync(logFile).size
-    this.child = spawn(binary, ['server', `-config=${config}`], { stdio: ['ignore', log, log], env: fewVariables() })
+    this.child = spawn(binary, ['server', `-config=${config}`], {
+      stdio: ['ignore', log, log],
+      env: fewVariables(),
+      detached: true, // Ctrl-C in the terminal is for the caller, who stops things in order
+    })
     closeSync(log)
     this.ended = new Promise((resolve) => {
       const end = (why: string) => {

@@ -68,3 +68,17 @@ function isZombie(pid: number): boolean {
     return false
   }
 }
+
+/**
+ * When a process was born, in the system's own notation: with its id it names a process for ever, while ids alone are
+ * given out again. Undefined when there is none.
+ */
+export function bornAt(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] // field 22: clock ticks since the boot
+  } catch {
+    const answer = spawnSync('ps', ['-o', 'lstart=', '-p', String(pid)], { encoding: 'utf8' })
+    return answer.status === 0 ? answer.stdout.trim() || undefined : undefined
+  }
+}

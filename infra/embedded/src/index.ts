@@ -1,2 +1,7 @@
 export { freePort, freePorts, isFree } from './free-port'
+export type { Ports, PublicPorts } from './ports'
 export { type Postgres, type PostgresOptions, startPostgres } from './postgres'
+export { StackProblem } from './problem'
+export { type Progress, SILENT, terminalProgress } from './progress'
+export { PART_NAMES, type PartName, Stack, type StackOptions, startStack } from './stack'
+export type { PartEvent } from './supervised-part'
