@@ -28,7 +28,7 @@ export function createGrpcClient<C extends Client>(options: {
   readonly identity: LeafSource
   /** The name the peer's certificate must carry, e.g. `api.service.ares4.internal`. */
   readonly serverName: string
-  /** Default 8 MiB. */
+  /** Default 16 MiB. */
   readonly maxMessageBytes?: number
   readonly metrics?: Registry
 }): C {

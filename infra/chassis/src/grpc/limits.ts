@@ -1,4 +1,5 @@
-const DEFAULT_MESSAGE_BYTES = 8 * 1024 * 1024
+/** Twice the largest batch of telemetry that the contract allows. */
+const DEFAULT_MESSAGE_BYTES = 16 * 1024 * 1024
 
 /** Both sides ask whether the other is still there: a peer that vanished is noticed within half a minute. */
 export const KEEPALIVE = {

@@ -34,7 +34,7 @@ export interface GrpcServerOptions {
   }>
   /** Full method path, e.g. `/ares.telemetry.v1.TelemetryService/Ingest` -> the services that may call it. */
   readonly allow: Readonly<Record<string, readonly ServiceName[]>>
-  /** Default 8 MiB. */
+  /** Default 16 MiB. */
   readonly maxMessageBytes?: number
   /** How long a connection lives before the peer is asked to make a new one (with the newest certificates); calls and
    *  streams on it go on. Default 1 h. */

@@ -35,19 +35,25 @@ export class NoFreshCredential extends Error {
  */
 export function credentialsFrom(setting: string, client: VaultClient): CredentialSource {
   const source: WrappedSource = setting === 'parent' ? fromParent : fromDirectory(setting)
-  let openedBefore: string | undefined
+  let usedUp: string | undefined
   return {
     async next(signal) {
       const { roleId, wrappedSecretId } = await source(signal)
       const fingerprint = createHash('sha256').update(wrappedSecretId).digest('hex')
-      if (fingerprint === openedBefore) {
+      if (fingerprint === usedUp) {
         throw new NoFreshCredential(
-          `${setting === 'parent' ? 'the parent process' : join(setting, 'wrapped-secret-id')} still gives the credential that this process has used already; run the bootstrap of Vault again for a new one`,
+          `${setting === 'parent' ? 'the parent process' : join(setting, 'wrapped-secret-id')} still gives a credential that was used already; the certificate agent or the bootstrap of Vault writes a new one`,
         )
       }
-      const secretId = await open(client, wrappedSecretId, signal)
-      openedBefore = fingerprint
-      return { roleId, secretId }
+      try {
+        const secretId = await open(client, wrappedSecretId, signal)
+        usedUp = fingerprint
+        return { roleId, secretId }
+      } catch (error) {
+        // One alarm for one credential; from now on it is only not fresh.
+        if (error instanceof CredentialAlarm) usedUp = fingerprint
+        throw error
+      }
     },
   }
 }

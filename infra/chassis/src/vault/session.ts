@@ -40,7 +40,7 @@ export class VaultSession {
 
   private constructor(private readonly options: SessionOptions) {}
 
-  /** Logs in; waits for a Vault that is not there yet.
+  /** Logs in; waits for a Vault that is not there yet, and for a fresh credential when the one there was used before.
    *  @throws CredentialAlarm, NoFreshCredential, VaultError, CertificateProblem (a file of the credentials is missing) */
   static async open(options: SessionOptions): Promise<VaultSession> {
     const session = new VaultSession(options)
@@ -71,15 +71,18 @@ export class VaultSession {
     const { logger, startLimitMs = 60_000, signal } = this.options
     const end = Date.now() + startLimitMs
     const backoff = new Backoff(250, 5_000)
+    let alarm: CredentialAlarm | undefined
     for (;;) {
       try {
         await this.login()
         return
       } catch (error) {
+        if (error instanceof CredentialAlarm) alarm = error
         const wait = backoff.next()
-        const hopeful = error instanceof VaultError && error.temporary
-        if (!hopeful || signal?.aborted || Date.now() + wait > end) throw error
-        logger.warn('Vault is not ready, trying again', { error, retryInMs: Math.round(wait) })
+        const lacksCredential = error instanceof CredentialAlarm || error instanceof NoFreshCredential
+        const hopeful = lacksCredential || (error instanceof VaultError && error.temporary)
+        if (!hopeful || signal?.aborted || Date.now() + wait > end) throw lacksCredential ? (alarm ?? error) : error
+        logger.warn('no login at Vault yet, trying again', { error, retryInMs: Math.round(wait) })
         await this.pause.start(wait, signal)
       }
     }
