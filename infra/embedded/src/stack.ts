@@ -76,6 +76,7 @@ export class Stack {
   private agent: VaultAgent | undefined
   private stopping: Promise<void> | undefined
   private chosen: Ports | undefined
+  private restClient: ApiClient | undefined
   private databaseUrl = ''
   private vaultCaPem = ''
   /** The simulated devices, when there are any. */
@@ -114,9 +115,10 @@ export class Stack {
     return this.state.at('certs/ca/full_chain_ca.crt')
   }
 
-  /** A REST client that logs in as the first user. */
+  /** A REST client that logs in as the first user, once. */
   client(): ApiClient {
-    return new ApiClient(this.urls.rest, this.login)
+    this.restClient ??= new ApiClient(this.urls.rest, this.login)
+    return this.restClient
   }
 
   /** @throws StackProblem; everything that was started is stopped again then */

@@ -76,7 +76,7 @@ export async function provisionFleet(api: ApiClient, plan: FleetPlan): Promise<F
 /** A fresh key, which stays in this process, and a certificate for it. */
 export async function enroll(api: ApiClient, deviceId: string): Promise<DeviceIdentity> {
   const { keyPem, csrPem } = await newKeyAndCsr(deviceCommonName(deviceId))
-  const issued = await api.post<IssuedCertificate>(`/devices/${deviceId}/certificates`, { csr: csrPem })
+  const issued = await certify(api, deviceId, csrPem)
   const [intermediate = ''] = issued.chain
   return {
     keyPem,
@@ -84,6 +84,20 @@ export async function enroll(api: ApiClient, deviceId: string): Promise<DeviceId
     caPem: `${issued.chain.map((pem) => pem.trim()).join('\n')}\n`,
     serial: issued.serial,
     expiresAt: new Date(issued.expiresAt),
+  }
+}
+
+/** A device has only so many certificates. A simulated one forgets its key whenever it stops, so its old ones may go. */
+async function certify(api: ApiClient, deviceId: string, csr: string): Promise<IssuedCertificate> {
+  const path = `/devices/${deviceId}/certificates`
+  try {
+    return await api.post<IssuedCertificate>(path, { csr })
+  } catch (error) {
+    if (!(error instanceof ApiProblem) || error.code !== 'too_many_certificates') throw error
+    for await (const { serial, state } of api.all<{ serial: string; state: string }>(path)) {
+      if (state === 'active') await api.post(`${path}/${serial}/revoke`, { reason: 'the key is gone' })
+    }
+    return await api.post<IssuedCertificate>(path, { csr })
   }
 }
 
