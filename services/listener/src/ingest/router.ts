@@ -1,0 +1,45 @@
+import type { Logger } from '@ares/chassis'
+import { parseDeviceTopic } from '@ares/proto'
+import type { Delivery } from '../mqtt/holding-client'
+import type { IngestMetrics } from './ingest-metrics'
+import type { ResponseSink } from './response-sink'
+import type { StatusSink } from './status-sink'
+import type { TelemetrySink } from './telemetry-sink'
+
+/** Brings each message to the sink of its kind. Whoever takes it settles it. */
+export class Router {
+  constructor(
+    private readonly sinks: {
+      readonly telemetry: Pick<TelemetrySink, 'take'>
+      readonly status: Pick<StatusSink, 'take'>
+      readonly responses: Pick<ResponseSink, 'take'>
+    },
+    private readonly parts: { readonly metrics: IngestMetrics; readonly logger: Logger },
+  ) {}
+
+  route(delivery: Delivery): void {
+    const topic = parseDeviceTopic(delivery.topic)
+    switch (topic?.kind) {
+      case 'telemetry':
+        this.sinks.telemetry.take(delivery, topic.deviceId, topic.format)
+        break
+      case 'status':
+        this.sinks.status.take(delivery, topic.deviceId)
+        break
+      case 'response':
+        this.sinks.responses.take(delivery, topic.deviceId, topic.commandId)
+        break
+      default:
+        this.ignore(delivery)
+    }
+  }
+
+  /** Only a subscription that somebody else made in our session brings such a topic; it belongs to no device. */
+  private ignore(delivery: Delivery): void {
+    this.parts.metrics.messages.inc({ kind: 'other', read: 'ignored' })
+    this.parts.logger.warn('a message on a topic that is none of ours is ignored', {
+      topic: delivery.topic.slice(0, 128),
+    })
+    delivery.settle()
+  }
+}
