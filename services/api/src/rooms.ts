@@ -1,0 +1,166 @@
+import type { GrpcServerOptions, LeafSource } from '@ares/chassis'
+import { CommandServiceService } from '@ares/proto/commands/v1/commands'
+import { DeviceServiceService } from '@ares/proto/devices/v1/devices'
+import { DirectoryServiceService } from '@ares/proto/directory/v1/directory'
+import { TelemetryServiceService } from '@ares/proto/telemetry/v1/telemetry'
+import type { ApiContext } from './context'
+import { auditRoutes } from './features/audit/audit.routes'
+import { AuditService } from './features/audit/audit.service'
+import { certificateRoutes } from './features/certificates/certificates.routes'
+import { CertificateService } from './features/certificates/certificates.service'
+import { CertificateStore } from './features/certificates/certificates.store'
+import type { Pki } from './features/certificates/pki'
+import { CommandDelivery, listenerPublishers } from './features/commands/command-delivery'
+import { commandRoutes } from './features/commands/commands.routes'
+import { commandsRpc } from './features/commands/commands.rpc'
+import { CommandService } from './features/commands/commands.service'
+import { CommandStore } from './features/commands/commands.store'
+import { deadLetterRoutes } from './features/dead-letters/dead-letters.routes'
+import { DeadLetterService } from './features/dead-letters/dead-letters.service'
+import { DeadLetterStore } from './features/dead-letters/dead-letters.store'
+import { deviceRoutes } from './features/devices/devices.routes'
+import { DeviceService } from './features/devices/devices.service'
+import { statusRpc } from './features/devices/status.rpc'
+import { StatusService } from './features/devices/status.service'
+import { StatusStore } from './features/devices/status.store'
+import { DirectoryFeed } from './features/directory/directory.feed'
+import { directoryRpc } from './features/directory/directory.rpc'
+import { DirectoryStore } from './features/directory/directory.store'
+import { hardwareRoutes } from './features/hardware/hardware.routes'
+import { HardwareService } from './features/hardware/hardware.service'
+import { AccessTokens } from './features/identity/access-token'
+import { identityRoutes } from './features/identity/identity.routes'
+import { OrganizationService } from './features/identity/organizations.service'
+import type { PasswordCost } from './features/identity/password'
+import { SessionService } from './features/identity/sessions.service'
+import { UserService } from './features/identity/users.service'
+import { HardwareCache } from './features/telemetry/hardware.cache'
+import { followHardware } from './features/telemetry/hardware.notifications'
+import { HardwareStore } from './features/telemetry/hardware.store'
+import { IngestStore } from './features/telemetry/ingest.store'
+import { LastSeen } from './features/telemetry/last-seen'
+import { Partitions } from './features/telemetry/partitions'
+import { QueryStore } from './features/telemetry/query.store'
+import { IngestService } from './features/telemetry/telemetry.ingest'
+import { TelemetryQueryService } from './features/telemetry/telemetry.query'
+import { telemetryRoutes } from './features/telemetry/telemetry.routes'
+import { telemetryRpc } from './features/telemetry/telemetry.rpc'
+import { TelemetryUpkeep } from './features/telemetry/telemetry.upkeep'
+import type { Authenticate } from './http/access'
+import type { Route } from './http/route'
+
+/** A part of the house: what it shows to people, what it shows to the other services, and its life. */
+export interface Rooms {
+  readonly routes: readonly Route[]
+  readonly rpc: GrpcServerOptions['services']
+  /** Who may call which method. */
+  readonly allow: GrpcServerOptions['allow']
+  /** After the migrations, before the first request. */
+  start(): Promise<void>
+  stop(): Promise<void>
+}
+
+/** The rooms where people arrange things: identity, hardware, devices, certificates, audit. */
+export function peopleRooms(
+  { database: { prisma }, config, logger }: ApiContext,
+  pki: Pki,
+  passwordCost?: PasswordCost,
+): Rooms & { readonly authenticate: Authenticate } {
+  const audit = new AuditService(prisma)
+  const tokens = new AccessTokens(prisma)
+  const users = new UserService(prisma, audit, passwordCost)
+  const sessions = new SessionService(prisma, tokens, audit, passwordCost)
+  const organizations = new OrganizationService(prisma, users, audit)
+  const certificates = new CertificateService(new CertificateStore(prisma), pki, audit, logger)
+  return {
+    routes: [
+      ...identityRoutes({ sessions, users, organizations }),
+      ...hardwareRoutes(new HardwareService(prisma, audit)),
+      ...deviceRoutes(new DeviceService(prisma, audit)),
+      ...certificateRoutes(certificates),
+      ...auditRoutes(audit),
+    ],
+    rpc: [],
+    allow: {},
+    async authenticate(token) {
+      const { userId, email, sessionId } = await tokens.verify(token)
+      return { kind: 'user', id: userId, email, sessionId }
+    },
+    async start() {
+      const { firstUser } = config
+      if (firstUser && (await users.ensureFirst(firstUser.email, firstUser.password))) {
+        logger.info('made the first user', { email: firstUser.email })
+      }
+      await tokens.start()
+    },
+    async stop() {},
+  }
+}
+
+const DIRECTORY_CHANGES_KEPT_MS = 24 * 3_600_000
+
+/**
+ * The rooms that the broker side fills and reads: telemetry, dead letters, device status, the directory, commands.
+ * @param identity what commands are brought to the listeners with
+ */
+export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
+  const { config, notifications, logger, stopping } = context
+  const { prisma, pool } = context.database
+  const partitions = new Partitions(pool)
+  const hardware = new HardwareCache(new HardwareStore(pool))
+  const lastSeen = new LastSeen(pool, { logger })
+  const upkeep = new TelemetryUpkeep(pool, partitions, logger)
+  const directory = new DirectoryStore(pool)
+  const feed = new DirectoryFeed(directory, notifications)
+  const listeners = listenerPublishers(config.listenerAddresses, identity)
+  const delivery = new CommandDelivery(listeners.publishers)
+  const commands = new CommandService(new CommandStore(prisma, pool), delivery, new AuditService(prisma), { logger })
+  const prune = () =>
+    directory.prune(new Date(Date.now() - DIRECTORY_CHANGES_KEPT_MS)).catch((error: unknown) => {
+      logger.warn('old changes of the directory were not removed, trying again within the hour', {
+        error: String(error),
+      })
+    })
+  let pruning: NodeJS.Timeout | undefined
+  return {
+    routes: [
+      ...telemetryRoutes(new TelemetryQueryService(new QueryStore(pool))),
+      ...deadLetterRoutes(new DeadLetterService(new DeadLetterStore(pool))),
+      ...commandRoutes(commands),
+    ],
+    rpc: [
+      {
+        definition: TelemetryServiceService,
+        implementation: telemetryRpc(new IngestService(hardware, new IngestStore(pool, partitions), lastSeen)),
+      },
+      { definition: DeviceServiceService, implementation: statusRpc(new StatusService(new StatusStore(pool))) },
+      { definition: CommandServiceService, implementation: commandsRpc(commands) },
+      {
+        definition: DirectoryServiceService,
+        implementation: directoryRpc(feed, { logger, signal: stopping.signal }),
+      },
+    ],
+    allow: {
+      [TelemetryServiceService.ingest.path]: ['listener'],
+      [DeviceServiceService.recordStatus.path]: ['listener'],
+      [CommandServiceService.recordResponses.path]: ['listener'],
+      [DirectoryServiceService.watchDirectory.path]: ['authorizer'],
+    },
+    async start() {
+      followHardware(hardware, notifications)
+      await notifications.start()
+      await upkeep.start()
+      await prune()
+      commands.start()
+      pruning = setInterval(prune, 3_600_000).unref()
+    },
+    async stop() {
+      clearInterval(pruning)
+      await commands.stop()
+      listeners.close()
+      await upkeep.stop()
+      await lastSeen.stop()
+      await notifications.stop()
+    },
+  }
+}
