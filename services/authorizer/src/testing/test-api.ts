@@ -1,0 +1,63 @@
+import { createLogger, createMetrics, type GrpcServer, type LeafSource, startGrpcServer } from '@ares/chassis'
+import {
+  DirectoryServiceService,
+  type WatchDirectoryRequest,
+  type WatchDirectoryResponse,
+} from '@ares/proto/directory/v1/directory'
+import type { ServerWritableStream } from '@grpc/grpc-js'
+
+type Call = ServerWritableStream<WatchDirectoryRequest, WatchDirectoryResponse>
+
+/** A real gRPC server in api's place, whose test says what the directory's streams carry. */
+export class TestApi {
+  private constructor(
+    private readonly server: GrpcServer,
+    /** Every stream that was ever opened. */
+    readonly calls: Call[],
+  ) {}
+
+  /** @param onWatch what to do with a stream that was opened */
+  static async start(identity: LeafSource, onWatch: (call: Call) => void, port = 0): Promise<TestApi> {
+    const calls: Call[] = []
+    const server = await startGrpcServer({
+      identity,
+      bind: { host: '127.0.0.1', port },
+      logger: createLogger({ service: 'test-api', level: 'error' }),
+      metrics: createMetrics('test-api'),
+      services: [
+        {
+          definition: DirectoryServiceService,
+          implementation: {
+            watchDirectory: (call: Call) => {
+              calls.push(call)
+              onWatch(call)
+            },
+          },
+        },
+      ],
+      allow: { '/ares.directory.v1.DirectoryService/WatchDirectory': ['authorizer'] },
+    })
+    return new TestApi(server, calls)
+  }
+
+  get port(): number {
+    return this.server.port
+  }
+
+  get lastCall(): Call {
+    return this.calls[this.calls.length - 1]!
+  }
+
+  stop(): Promise<void> {
+    return this.server.stop(0)
+  }
+}
+
+/** Waits until something holds; fails after 10 s with the words given. */
+export async function until(what: string, holds: () => boolean): Promise<void> {
+  const end = Date.now() + 10_000
+  while (!holds()) {
+    if (Date.now() > end) throw new Error(`waited in vain for ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
