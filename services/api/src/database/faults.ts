@@ -12,3 +12,6 @@ export function isDatabaseAway(error: unknown): boolean {
   if (/^(08|53|57)/.test(code) || /^E[A-Z]{2}[A-Z]+$/.test(code)) return true
   return code === '' && /timeout|timed out|terminated|not queryable|ended/i.test(message)
 }
+
+/** PostgreSQL refuses the values themselves (classes 22, 23, 54): the same statement will never pass. */
+export const isDataFault = (error: unknown): boolean => /^(22|23|54)/.test(describeError(error).code)

@@ -34,7 +34,10 @@ export class DeadLetterStore {
   }
 
   async find(deviceId: string, id: string): Promise<StoredDeadLetter | undefined> {
-    const { rows } = await this.pool.query<StoredDeadLetter>(`${SELECT} WHERE device_id = $1 AND id = $2`, [deviceId, id])
+    const { rows } = await this.pool.query<StoredDeadLetter>(`${SELECT} WHERE device_id = $1 AND id = $2`, [
+      deviceId,
+      id,
+    ])
     return rows[0]
   }
 }

@@ -1,5 +1,5 @@
 import type { Pool, PoolClient } from 'pg'
-import { describeError } from '../../database/faults'
+import { describeError, isDatabaseAway, isDataFault } from '../../database/faults'
 import type { Fate, PendingDeadLetter, PendingRow, PendingRows } from './ingest.batch'
 import type { Partitions } from './partitions'
 
@@ -56,13 +56,23 @@ export class IngestStore {
       await client.query('COMMIT')
       return result
     } catch (error) {
-      await client.query('ROLLBACK').catch((rollbackError: Error) => {
-        broken = rollbackError
-      })
+      broken = await rollBack(client, error)
       throw error
     } finally {
       client.release(broken)
     }
+  }
+}
+
+/** @returns why the connection cannot be used again, if so */
+async function rollBack(client: PoolClient, reason: unknown): Promise<Error | undefined> {
+  // A statement that timed out may still be running: a ROLLBACK would only wait behind it.
+  if (isDatabaseAway(reason)) return new Error('the connection is given up', { cause: reason })
+  try {
+    await client.query('ROLLBACK')
+    return undefined
+  } catch (error) {
+    return new Error('the connection cannot roll back', { cause: error })
   }
 }
 
@@ -193,7 +203,7 @@ function faultOf(error: unknown): 'data' | 'no_partition' | 'again' | 'other' {
   if (code === '40P01' || code === '40001') return 'again' // deadlock, serialization
   // PostgreSQL says check_violation where no partition takes a row; our own tables here have no other check.
   if (code === '23514' && message.includes('no partition of relation')) return 'no_partition'
-  if (/^(22|23|54)/.test(code)) return 'data'
+  if (isDataFault(error)) return 'data'
   return 'other'
 }
 

@@ -35,7 +35,11 @@ export class TelemetryQueryService {
     const from = query.from ?? new Date(to.getTime() - DAY_MS)
     if (from >= to) throw new DomainError('invalid', 'invalid_window', '`from` must be before `to`.')
     if (to.getTime() - from.getTime() > MAX_WINDOW_DAYS * DAY_MS + AHEAD_MS) {
-      throw new DomainError('invalid', 'invalid_window', `A window has at most ${MAX_WINDOW_DAYS} days: read it in parts.`)
+      throw new DomainError(
+        'invalid',
+        'invalid_window',
+        `A window has at most ${MAX_WINDOW_DAYS} days: read it in parts.`,
+      )
     }
     return { deviceId, component: query.component, from, to, order: query.order ?? 'desc' }
   }

@@ -29,7 +29,8 @@ export const telemetryQuery = z.object({
   order: z.enum(['asc', 'desc']).optional().meta({ description: 'By capturedAt. Default: desc, the newest first.' }),
   limit: z.coerce.number().int().min(1).max(1_000).default(100),
   cursor: z.string().max(1_024).optional().meta({
-    description: '`nextCursor` of the page before. It carries component, from, to and order: leave them out, or as they were.',
+    description:
+      '`nextCursor` of the page before. It carries component, from, to and order: leave them out, or as they were.',
   }),
 })
 

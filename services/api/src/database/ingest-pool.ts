@@ -1,0 +1,25 @@
+import { Pool } from 'pg'
+
+/**
+ * Connections for ingestion alone: people's queries cannot use them up, and a network that hangs is noticed, because no
+ * statement of ingestion takes that long.
+ */
+export function openIngestPool(options: {
+  readonly connectionString: string
+  /** Batches that are written at once. */
+  readonly connections?: number
+  /** A connection that broke while nobody used it. */
+  readonly onIdleError?: (error: Error) => void
+}): Pool {
+  const pool = new Pool({
+    connectionString: options.connectionString,
+    max: options.connections ?? 4,
+    connectionTimeoutMillis: 5_000,
+    statement_timeout: 15_000,
+    query_timeout: 20_000,
+    keepAlive: true,
+    application_name: 'ares-api-ingest',
+  })
+  pool.on('error', options.onIdleError ?? (() => {}))
+  return pool
+}
