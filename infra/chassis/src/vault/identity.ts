@@ -178,10 +178,13 @@ const LOOK_EVERY_MS = 30_000
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1'
 const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2'
 
-/** Two thirds of the life, a little earlier or later, so that services started together do not come together. */
+/**
+ * Two thirds of the life, a little earlier or later, so that services started together do not come together. Counted from
+ * now and not from `notBefore`, which lies some time back: a short certificate would be due again at once.
+ */
 function renewalTime(leaf: Leaf): number {
-  const life = leaf.notAfter.getTime() - leaf.notBefore.getTime()
-  return leaf.notBefore.getTime() + life * (0.63 + Math.random() * 0.07)
+  const left = leaf.notAfter.getTime() - Date.now()
+  return Date.now() + left * (0.63 + Math.random() * 0.07)
 }
 
 async function signedLeaf(vault: VaultClient, options: IdentityOptions): Promise<Leaf> {

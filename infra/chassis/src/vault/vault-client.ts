@@ -50,7 +50,7 @@ export interface VaultClient {
   write(path: string, data: object, options?: CallOptions): Promise<VaultAnswer>
   /** Changes the fields that are given and no others (merge-patch). A POST to a PKI role replaces it whole. */
   patch(path: string, data: object, options?: CallOptions): Promise<VaultAnswer>
-  /** LIST; empty when there is nothing. */
+  /** The names under a path; empty when there is nothing. */
   list(path: string, options?: CallOptions): Promise<string[]>
   delete(path: string, options?: CallOptions): Promise<void>
   /** Also answers for a sealed or new server; throws when nobody answers as Vault does. */
@@ -140,7 +140,8 @@ class NodeVaultClient implements VaultClient {
   }
 
   async list(path: string, options: CallOptions = {}): Promise<string[]> {
-    const answer = await orUndefined(this.call('LIST', path, undefined, { idempotent: true, ...options }))
+    // The same as the verb LIST, which proxies and Node's own HTTP server do not know.
+    const answer = await orUndefined(this.call('GET', `${path}?list=true`, undefined, { idempotent: true, ...options }))
     return answer ? strings(answer.data.keys) : []
   }
 
