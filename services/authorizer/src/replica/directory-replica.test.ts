@@ -1,0 +1,207 @@
+import { createGrpcClient, createLogger } from '@ares/chassis'
+import type { Entry } from '@ares/proto/directory/v1/directory'
+import { DirectoryServiceClient } from '@ares/proto/directory/v1/directory'
+import { TestApi, until } from '../testing/test-api'
+import { TestCa, TestIdentity } from '../testing/test-ca'
+import { change, deviceEntry, heartbeat, snapshot } from '../testing/test-directory'
+import { DirectoryReplica, StreamBroken } from './directory-replica'
+import { DirectoryWatcher } from './directory-watcher'
+
+const devices = (count: number): Entry[] =>
+  Array.from({ length: count }, (_, i) => deviceEntry(`d${i}`, [Buffer.from([0, 1, i & 255])]))
+
+const load = (replica: DirectoryReplica, entries: readonly Entry[], version = 1n) => {
+  for (const event of snapshot(entries, { version })) replica.receive(event)
+}
+
+describe('the replica', () => {
+  it('knows nothing before the end of its first snapshot, and nothing of a snapshot that was cut', () => {
+    const replica = new DirectoryReplica()
+    const events = [...snapshot(devices(3))]
+    for (const event of events.slice(0, -1)) replica.receive(event)
+    expect(replica.knowledge()).toBeUndefined()
+    replica.streamEnded()
+    expect(() => replica.receive(events.at(-1)!)).toThrow(StreamBroken)
+    expect(replica.knowledge()).toBeUndefined()
+    load(replica, devices(3))
+    expect(replica.knowledge()?.directory.device('d2')?.hasSerial('0102')).toBe(true)
+    expect(replica.position).toEqual({ epoch: 'epoch-1', version: 1n })
+  })
+
+  it('answers from the old tables until a new snapshot is complete, then only from the new ones', () => {
+    const replica = new DirectoryReplica()
+    load(replica, devices(2))
+    const events = [...snapshot([deviceEntry('new', [])], { epoch: 'epoch-2', version: 9n })]
+    replica.receive(events[0]!)
+    replica.receive(events[1]!)
+    expect(replica.knowledge()?.directory.device('d0')).toBeDefined()
+    expect(replica.knowledge()?.directory.device('new')).toBeUndefined()
+    replica.receive(events[2]!)
+    expect(replica.knowledge()?.directory.device('d0')).toBeUndefined()
+    expect(replica.knowledge()?.directory.device('new')).toBeDefined()
+    expect(replica.position).toEqual({ epoch: 'epoch-2', version: 9n })
+  })
+
+  it('takes changes one after the other and refuses a gap, a repetition and a heartbeat that is ahead', () => {
+    const replica = new DirectoryReplica()
+    load(replica, devices(1), 5n)
+    replica.receive(change(6n, deviceEntry('d0', [], { active: false }), deviceEntry('d9', [])))
+    expect(replica.knowledge()?.directory.device('d0')?.active).toBe(false)
+    expect(replica.knowledge()?.directory.device('d9')).toBeDefined()
+    expect(() => replica.receive(change(8n))).toThrow(StreamBroken)
+    expect(() => replica.receive(change(6n))).toThrow(StreamBroken)
+    expect(() => replica.receive(heartbeat(7n))).toThrow(StreamBroken)
+    expect(() => replica.receive({ event: undefined })).toThrow(StreamBroken)
+    expect(replica.position.version).toBe(6n)
+    replica.receive(heartbeat(6n))
+  })
+
+  it('refuses a snapshot with another count or version than announced', () => {
+    const replica = new DirectoryReplica()
+    const [begin, chunk] = [...snapshot(devices(3))]
+    for (const end of [
+      { version: 1n, entries: 2n },
+      { version: 2n, entries: 3n },
+    ]) {
+      replica.receive(begin!)
+      replica.receive(chunk!)
+      expect(() => replica.receive({ event: { $case: 'snapshotEnd', value: end } })).toThrow(StreamBroken)
+      expect(replica.knowledge()).toBeUndefined()
+    }
+  })
+
+  it('says how old it is: since api last said that this is all', () => {
+    let now = 0
+    const replica = new DirectoryReplica(() => now)
+    load(replica, devices(1))
+    now = 4_000
+    expect(replica.knowledge()?.ageMs).toBe(4_000)
+    replica.receive(heartbeat(1n))
+    expect(replica.knowledge()?.ageMs).toBe(0)
+  })
+
+  it('leaves out and counts what makes no sense', () => {
+    const replica = new DirectoryReplica()
+    load(replica, [
+      { entry: undefined },
+      { entry: { $case: 'sessionKey', value: { kid: 'k', publicKey: Buffer.from('no key'), notAfter: new Date() } } },
+      deviceEntry('x'.repeat(300), []),
+    ])
+    expect(replica.sizes().leftOut).toBe(3)
+    expect(replica.knowledge()?.directory.sessionKey('k')).toBeUndefined()
+  })
+})
+
+describe('the stream', () => {
+  let ca: TestCa
+  let apiIdentity: TestIdentity
+  let own: TestIdentity
+  const ends: (() => void | Promise<void>)[] = []
+
+  beforeAll(async () => {
+    ca = await TestCa.create()
+    apiIdentity = new TestIdentity(await ca.issue('api.service.ares4.internal'))
+    own = new TestIdentity(await ca.issue('authorizer.service.ares4.internal'))
+  })
+
+  afterEach(async () => {
+    for (const end of ends.splice(0).reverse()) await end()
+  })
+
+  function watch(port: number, silenceMs?: number): { replica: DirectoryReplica; causes: string[] } {
+    const replica = new DirectoryReplica()
+    const causes: string[] = []
+    const client = createGrpcClient({
+      client: DirectoryServiceClient,
+      address: `127.0.0.1:${port}`,
+      identity: own,
+      serverName: 'api.service.ares4.internal',
+    })
+    const logger = createLogger({ service: 'test', level: 'error' })
+    const watcher = new DirectoryWatcher({ client, replica, logger, silenceMs, onEnd: (cause) => causes.push(cause) })
+    watcher.start()
+    ends.push(() => {
+      watcher.stop()
+      client.close()
+    })
+    return { replica, causes }
+  }
+
+  async function serve(onWatch: Parameters<typeof TestApi.start>[1], port = 0): Promise<TestApi> {
+    const api = await TestApi.start(apiIdentity, onWatch, port)
+    ends.push(() => api.stop())
+    return api
+  }
+
+  it('loads a snapshot, follows changes, and is resumed from where it stood', async () => {
+    const api = await serve((call) => {
+      if (call.request.fromVersion === 0n) for (const event of snapshot(devices(12_000))) call.write(event)
+      else call.write(change(call.request.fromVersion + 1n, deviceEntry('resumed', [])))
+    })
+    const { replica } = watch(api.port)
+    await until('the snapshot', () => replica.position.version === 1n)
+    expect(replica.sizes().devices).toBe(12_000)
+    api.lastCall.write(change(2n, deviceEntry('changed', [])))
+    await until('the change', () => replica.position.version === 2n)
+    api.lastCall.end()
+    await until('the resumed stream', () => replica.position.version === 3n)
+    expect(api.calls.map((call) => [call.request.epoch, call.request.fromVersion])).toEqual([
+      ['', 0n],
+      ['epoch-1', 2n],
+    ])
+    expect(replica.knowledge()?.directory.device('resumed')).toBeDefined()
+  })
+
+  it('that is cut within a snapshot changes nothing, and the next one begins anew', async () => {
+    const api = await serve((call) => {
+      const events = [...snapshot(devices(6_000))]
+      const cut = api.calls.length < 3
+      for (const event of cut ? events.slice(0, 2) : events) call.write(event)
+      if (cut) call.end()
+    })
+    const { replica } = watch(api.port)
+    await until('the third stream', () => replica.knowledge() !== undefined)
+    expect(api.calls.length).toBe(3)
+    expect(replica.sizes().devices).toBe(6_000)
+  })
+
+  it('with a gap is opened again from the version held; with a second gap it asks for a snapshot', async () => {
+    const api = await serve((call) => {
+      if (call.request.fromVersion === 0n) {
+        for (const event of snapshot(devices(1), { version: api.calls.length > 1 ? 20n : 1n })) call.write(event)
+      } else {
+        call.write(change(call.request.fromVersion + 5n))
+      }
+    })
+    const { replica, causes } = watch(api.port)
+    await until('the snapshot', () => replica.position.version === 1n)
+    api.lastCall.write(change(9n))
+    await until('the new snapshot', () => replica.position.version === 20n)
+    expect(api.calls.map((call) => call.request.fromVersion)).toEqual([0n, 1n, 0n])
+    expect(causes).toEqual(['broken', 'broken'])
+  })
+
+  it('that says nothing for too long is opened again', async () => {
+    const api = await serve((call) => {
+      for (const event of snapshot(devices(1))) call.write(event)
+    })
+    const { causes } = watch(api.port, 200)
+    await until('a second stream', () => api.calls.length > 1)
+    expect(causes[0]).toBe('silent')
+  })
+
+  it('comes back when api does, and the replica answers meanwhile', async () => {
+    const serveAll: Parameters<typeof TestApi.start>[1] = (call) => {
+      for (const event of snapshot(devices(2), { version: 4n })) call.write(event)
+    }
+    const api = await TestApi.start(apiIdentity, serveAll)
+    const { replica, causes } = watch(api.port)
+    await until('the snapshot', () => replica.position.version === 4n)
+    await api.stop()
+    await until('the end of the stream', () => causes.length > 0)
+    expect(replica.knowledge()?.directory.device('d1')).toBeDefined()
+    const again = await serve(serveAll, api.port)
+    await until('a new stream', () => again.calls.length > 0)
+    expect(again.lastCall.request.fromVersion).toBe(4n)
+  })
+})
