@@ -118,5 +118,6 @@ async function runAgent(env: NodeJS.ProcessEnv): Promise<void> {
   await ops.stop()
 }
 
-const readCa = async (file: string | undefined): Promise<string | undefined> =>
-  file === undefined ? undefined : await readFile(file, 'utf8')
+async function readCa(file: string | undefined): Promise<string | undefined> {
+  return file === undefined ? undefined : await readFile(file, 'utf8')
+}

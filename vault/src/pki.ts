@@ -79,12 +79,19 @@ async function ensureRoot(setup: Setup): Promise<void> {
 }
 
 async function ensureIntermediate(setup: Setup): Promise<void> {
-  if (await hasDefaultIssuer(setup.vault, 'pki_int')) return
-  await setup.change('intermediate CA', () => makeIntermediate(setup.vault, 'int-1', 'Ares Intermediate CA 1'))
+  const { vault } = setup
+  if (!(await hasDefaultIssuer(vault, 'pki_int'))) {
+    await setup.change('intermediate CA', () => makeIntermediate(vault, 'Ares Intermediate CA 1'))
+  }
+  // A call of its own, because Vault names only what it makes itself; a run may have been cut off before it.
+  const at = 'pki_int/issuer/default'
+  if ((await vault.read(at))?.data.issuer_name === '') {
+    await setup.change('name of the intermediate CA', () => vault.write(at, { issuer_name: 'int-1' }))
+  }
 }
 
 /** A new intermediate in `pki_int`, signed by the root. It becomes the default only where there is none. */
-async function makeIntermediate(vault: VaultClient, name: string, commonName: string): Promise<void> {
+async function makeIntermediate(vault: VaultClient, commonName: string): Promise<void> {
   const rootPem = await issuerPem(vault, 'pki', 'default')
   const request = await vault.write('pki_int/intermediate/generate/internal', {
     common_name: commonName,
@@ -101,11 +108,7 @@ async function makeIntermediate(vault: VaultClient, name: string, commonName: st
   })
   // With the root appended, answers carry [intermediate, root]; without it only the intermediate.
   const certificate = `${textOf(signed, 'certificate', 'root/sign-intermediate').trim()}\n${rootPem}`
-  const { data } = await vault.write('pki_int/intermediate/set-signed', { certificate })
-  const keyOf = data.mapping as Readonly<Record<string, string>>
-  const id = Object.keys(keyOf).find((issuer) => keyOf[issuer] !== '') // the other one is the root, without a key
-  if (!id) throw new Error('Vault took the intermediate certificate but found no key for it.')
-  await vault.write(`pki_int/issuer/${id}`, { issuer_name: name })
+  await vault.write('pki_int/intermediate/set-signed', { certificate })
 }
 
 /** The answer is 200 with an empty name when there is no CA yet. */
