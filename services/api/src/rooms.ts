@@ -4,6 +4,7 @@ import { DeviceServiceService } from '@ares/proto/devices/v1/devices'
 import { DirectoryServiceService } from '@ares/proto/directory/v1/directory'
 import { TelemetryServiceService } from '@ares/proto/telemetry/v1/telemetry'
 import type { ApiContext } from './context'
+import { openIngestPool } from './database/ingest-pool'
 import { auditRoutes } from './features/audit/audit.routes'
 import { AuditService } from './features/audit/audit.service'
 import { certificateRoutes } from './features/certificates/certificates.routes'
@@ -106,8 +107,12 @@ const DIRECTORY_CHANGES_KEPT_MS = 24 * 3_600_000
 export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
   const { config, notifications, logger, stopping } = context
   const { prisma, pool } = context.database
-  const partitions = new Partitions(pool)
-  const hardware = new HardwareCache(new HardwareStore(pool))
+  const ingestPool = openIngestPool({
+    connectionString: context.database.connectionString,
+    onIdleError: (error) => logger.warn('a connection to PostgreSQL broke', { error: error.message }),
+  })
+  const partitions = new Partitions(ingestPool)
+  const hardware = new HardwareCache(new HardwareStore(ingestPool))
   const lastSeen = new LastSeen(pool, { logger })
   const upkeep = new TelemetryUpkeep(pool, partitions, logger)
   const directory = new DirectoryStore(pool)
@@ -131,7 +136,7 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
     rpc: [
       {
         definition: TelemetryServiceService,
-        implementation: telemetryRpc(new IngestService(hardware, new IngestStore(pool, partitions), lastSeen)),
+        implementation: telemetryRpc(new IngestService(hardware, new IngestStore(ingestPool, partitions), lastSeen)),
       },
       { definition: DeviceServiceService, implementation: statusRpc(new StatusService(new StatusStore(pool))) },
       { definition: CommandServiceService, implementation: commandsRpc(commands) },
@@ -161,6 +166,7 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
       await upkeep.stop()
       await lastSeen.stop()
       await notifications.stop()
+      await ingestPool.end()
     },
   }
 }
