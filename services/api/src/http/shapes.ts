@@ -23,7 +23,8 @@ export const label = (maximum = 128) =>
     .trim()
     .min(1)
     .max(maximum)
-    .regex(/^\P{Cc}*$/u, 'must not contain control characters')
+    // Not as a regex: its flag would stand in the OpenAPI document as a part of the pattern.
+    .refine((text) => !/\p{Cc}/u.test(text), 'must not contain control characters')
 
 /** A page of a list, oldest cursor style: `nextCursor` is null on the last page. */
 export const pageOf = <Item extends z.ZodType>(item: Item) =>
@@ -63,3 +64,9 @@ export function decodeCursor<Schema extends z.ZodType>(cursor: string | undefine
     throw new DomainError('invalid', 'invalid_cursor', 'The cursor is not one of ours. Begin again without it.')
   }
 }
+
+export type JsonValue = string | number | boolean | null | JsonValue[] | { [name: string]: JsonValue }
+
+/** Any JSON. What comes out of a parser is JSON already, and z.json() refers to itself, which the OpenAPI generator
+ *  follows for ever. */
+export const json = () => z.unknown() as z.ZodType<JsonValue, JsonValue>
