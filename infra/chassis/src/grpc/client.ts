@@ -44,7 +44,7 @@ export function createGrpcClient<C extends Client>(options: {
       'grpc.default_authority': options.serverName,
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.min_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 5_000,
+      'grpc.max_reconnect_backoff_ms': 1_000,
       // Each client has its own connection, so that closing one does not touch another.
       'grpc.use_local_subchannel_pool': 1,
       interceptors: [callInterceptor(observe)],

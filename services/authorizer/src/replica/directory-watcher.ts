@@ -14,7 +14,7 @@ const SILENCE_MS = 15_000
  * A stream that breaks its rules twice without an event in between that fits is asked for a new snapshot.
  */
 export class DirectoryWatcher {
-  private readonly backoff = new Backoff(100, 5_000)
+  private readonly backoff = new Backoff(100, 1_000)
   private stream: ClientReadableStream<WatchDirectoryResponse> | undefined
   private silence: NodeJS.Timeout | undefined
   private waiting: NodeJS.Timeout | undefined
