@@ -61,18 +61,19 @@ export async function start(args: readonly string[]): Promise<number> {
     progress,
     onEvent: (event) => print(`  ! ${sentenceOf(event)}`),
   })
-  const stopped = stopOnSignal(stack)
+  const leaving = stopOnSignal(stack)
   print(stack.state.prepared ? `Ares starts (${stack.state.path})` : `Ares prepares itself (${stack.state.path})`)
   try {
     await stack.start()
     const arrivals = devices > 0 ? await showRows(stack, began) : undefined
     if (devices === 0) showAddresses(stack, began)
-    await stopped
+    await leaving.begun
     arrivals?.stop()
+    await leaving.done
     return 0
   } catch (error) {
-    if (stack.stopAsked) {
-      await stopped
+    if (leaving.asked()) {
+      await leaving.done
       return 0
     }
     await stack.stop()
@@ -82,26 +83,32 @@ export async function start(args: readonly string[]): Promise<number> {
   }
 }
 
+/** One Ctrl-C arrives more than once: from the terminal, from npm and from scripts/run.mjs, which pass theirs on. */
+const SAME_KEYSTROKE_MS = 1_000
+
 /** The first signal stops in order, a second one at once. */
-function stopOnSignal(stack: Stack): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let asked = false
+function stopOnSignal(stack: Stack): { begun: Promise<void>; done: Promise<void>; asked(): boolean } {
+  let askedAt: number | undefined
+  const begun = new Promise<void>((resolve) => {
     const received = () => {
-      if (asked) {
+      if (askedAt === undefined) {
+        askedAt = Date.now()
+        print('\nStopping: devices, listener, broker, authorizer, api, Vault, PostgreSQL (Ctrl-C again kills them)')
+        resolve()
+      } else if (Date.now() - askedAt > SAME_KEYSTROKE_MS) {
         print('Killed. The next start puts things in order.')
         stack.abandon()
         process.exit(1)
       }
-      asked = true
-      print('\nStopping: devices, listener, broker, authorizer, api, Vault, PostgreSQL (Ctrl-C again kills them)')
-      const began = performance.now()
-      stack.stop().then(() => {
-        print(`Stopped in ${seconds(performance.now() - began)}. The data is kept in ${stack.state.path}`)
-        resolve()
-      }, reject)
     }
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, received)
   })
+  const done = begun.then(async () => {
+    const began = performance.now()
+    await stack.stop()
+    print(`Stopped in ${seconds(performance.now() - began)}. The data is kept in ${stack.state.path}`)
+  })
+  return { begun, done, asked: () => askedAt !== undefined }
 }
 
 async function showRows(stack: Stack, began: number): Promise<{ stop(): void }> {

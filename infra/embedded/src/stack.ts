@@ -261,20 +261,20 @@ export class Stack {
 
   private async startServices(): Promise<void> {
     const { ports, options } = this
-    const broker = () =>
+    const startBroker = () =>
       this.step(options.emqx ? 'EMQX' : 'Broker (embedded)', () => this.startBroker(), `port ${ports.mqtt}`)
     const authorizer = this.startService('authorizer', 'authorizer', {
       ARES_WEBHOOK_BIND: `127.0.0.1:${ports.authorizerWebhook}`,
       ARES_API_ADDRESS: `127.0.0.1:${ports.apiGrpc}`,
     })
-    await Promise.all([
-      this.startService('api', 'api', this.apiEnvironment()),
-      authorizer,
-      // A real EMQX that does not find its authorizer looks again only after 15 s.
-      options.emqx ? authorizer.then(broker) : broker(),
-      this.startListener('listener', 0),
-      ...(options.listeners === 2 ? [this.startListener('listener-2', 1)] : []),
-    ])
+    const api = this.startService('api', 'api', this.apiEnvironment())
+    // A real EMQX that does not find its authorizer looks again only after 15 s.
+    const broker = options.emqx ? authorizer.then(startBroker) : startBroker()
+    // A listener that is refused waits ever longer, so it comes when it can be admitted.
+    const admission = Promise.all([authorizer, broker])
+    const listener = admission.then(() => this.startListener('listener', 0))
+    const second = options.listeners === 2 ? admission.then(() => this.startListener('listener-2', 1)) : undefined
+    await Promise.all([api, authorizer, broker, listener, second])
   }
 
   private apiEnvironment(): Record<string, string> {
