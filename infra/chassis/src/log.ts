@@ -20,9 +20,7 @@ export function createLogger(options: {
     level: options.level ?? 'info',
     format: winston.format((info) => line(options.service, info))(),
     transports: [
-      options.stream
-        ? new winston.transports.Stream({ stream: options.stream })
-        : new winston.transports.Console({ forceConsole: false }),
+      options.stream ? new winston.transports.Stream({ stream: options.stream }) : new winston.transports.Console(),
     ],
   })
 }

@@ -8,24 +8,45 @@ import { redactText } from './redaction'
 export function runMain(name: string, main: () => Promise<void>): void {
   process.once('uncaughtException', (error) => fail(name, error))
   process.once('unhandledRejection', (reason) => fail(name, reason))
+  listen()
   main().then(
     () => process.exit(0),
     (error: unknown) => fail(name, error),
   )
 }
 
-/** Resolves at the first SIGTERM or SIGINT. A second signal while the service stops ends the process at once. */
+/**
+ * Resolves at the first SIGTERM or SIGINT; one that came while the service was starting counts. A second signal ends the
+ * process at once, and so does the first one when the start takes longer than two more seconds: there is nothing to drain.
+ */
 export function onShutdownSignal(): Promise<NodeJS.Signals> {
+  listen()
   return new Promise((resolve) => {
-    let first = true
-    const received = (signal: NodeJS.Signals) => {
-      if (!first) process.exit(1)
-      first = false
-      resolve(signal)
-    }
-    process.on('SIGTERM', received)
-    process.on('SIGINT', received)
+    awaited = resolve
+    clearTimeout(impatience)
+    if (received) resolve(received)
   })
+}
+
+let listening = false
+let received: NodeJS.Signals | undefined
+let awaited: ((signal: NodeJS.Signals) => void) | undefined
+let impatience: NodeJS.Timeout | undefined
+
+const START_LIMIT_MS = 2_000
+
+function listen(): void {
+  if (listening) return
+  listening = true
+  process.on('SIGTERM', take)
+  process.on('SIGINT', take)
+}
+
+function take(signal: NodeJS.Signals): void {
+  if (received) process.exit(1)
+  received = signal
+  if (awaited) awaited(signal)
+  else impatience = setTimeout(() => process.exit(1), START_LIMIT_MS)
 }
 
 function fail(name: string, error: unknown): void {
