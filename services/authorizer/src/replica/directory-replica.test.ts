@@ -1,11 +1,9 @@
-import { createGrpcClient, createLogger } from '@ares/chassis'
 import type { Entry } from '@ares/proto/directory/v1/directory'
-import { DirectoryServiceClient } from '@ares/proto/directory/v1/directory'
+import { openReplica } from '../testing/open-replica'
 import { TestApi, until } from '../testing/test-api'
 import { TestCa, TestIdentity } from '../testing/test-ca'
 import { change, deviceEntry, heartbeat, snapshot } from '../testing/test-directory'
 import { DirectoryReplica, StreamBroken } from './directory-replica'
-import { DirectoryWatcher } from './directory-watcher'
 
 const devices = (count: number): Entry[] =>
   Array.from({ length: count }, (_, i) => deviceEntry(`d${i}`, [Buffer.from([0, 1, i & 255])]))
@@ -108,23 +106,10 @@ describe('the stream', () => {
     for (const end of ends.splice(0).reverse()) await end()
   })
 
-  function watch(port: number, silenceMs?: number): { replica: DirectoryReplica; causes: string[] } {
-    const replica = new DirectoryReplica()
-    const causes: string[] = []
-    const client = createGrpcClient({
-      client: DirectoryServiceClient,
-      address: `127.0.0.1:${port}`,
-      identity: own,
-      serverName: 'api.service.ares4.internal',
-    })
-    const logger = createLogger({ service: 'test', level: 'error' })
-    const watcher = new DirectoryWatcher({ client, replica, logger, silenceMs, onEnd: (cause) => causes.push(cause) })
-    watcher.start()
-    ends.push(() => {
-      watcher.stop()
-      client.close()
-    })
-    return { replica, causes }
+  function watch(port: number, silenceMs?: number): ReturnType<typeof openReplica> {
+    const opened = openReplica(port, own, silenceMs)
+    ends.push(() => opened.close())
+    return opened
   }
 
   async function serve(onWatch: Parameters<typeof TestApi.start>[1], port = 0): Promise<TestApi> {

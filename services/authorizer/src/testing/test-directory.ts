@@ -52,7 +52,7 @@ export class TestSessions {
 
   token(claims: Readonly<Record<string, unknown>>, header: Readonly<Record<string, unknown>> = {}): string {
     const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
-    const signed = `${part({ alg: 'EdDSA', typ: 'JWT', kid: this.kid, ...header })}.${part(claims)}`
+    const signed = `${part({ alg: 'EdDSA', typ: 'at+jwt', kid: this.kid, ...header })}.${part({ iss: 'ares4', aud: 'ares4', ...claims })}`
     return `${signed}.${sign(null, Buffer.from(signed), this.pair.privateKey).toString('base64url')}`
   }
 }
