@@ -20,7 +20,11 @@ export class TestBroker {
     readonly folder: string,
     readonly broker: EmbeddedBroker,
     readonly logged: Record<string, unknown>[],
+    /** The variables with which this machine differs from emqx.conf. */
+    readonly environment: Readonly<Record<string, string>>,
   ) {}
+
+  readonly confFile = CONF
 
   static async start(overrides: Readonly<Record<string, string>> = {}): Promise<TestBroker> {
     const authority = await TestAuthority.create()
@@ -35,7 +39,7 @@ export class TestBroker {
     const logged: Record<string, unknown>[] = []
     const env = { ...machineOverrides(files, join(folder, 'api-keys'), hooks.port), ...overrides }
     const broker = await startEmbeddedBroker({ confFile: CONF, env, logger: recorder(logged), certificatePollMs: 50 })
-    return new TestBroker(authority, hooks, folder, broker, logged)
+    return new TestBroker(authority, hooks, folder, broker, logged, env)
   }
 
   /** Connects to the devices' listener, resolved when the CONNACK is there, rejected with its code otherwise. */
@@ -43,8 +47,12 @@ export class TestBroker {
     return this.open(`mqtts://127.0.0.1:${this.broker.ports.devices}`, identity, options)
   }
 
-  connectService(identity: TestCertificate, options: Partial<IClientOptions> = {}): Promise<MqttClient> {
-    return this.open(`mqtts://127.0.0.1:${this.broker.ports.services}`, identity, options)
+  connectService(
+    identity: TestCertificate,
+    options: Partial<IClientOptions> = {},
+    onConnack?: (sessionPresent: boolean) => void,
+  ): Promise<MqttClient> {
+    return this.open(`mqtts://127.0.0.1:${this.broker.ports.services}`, identity, options, onConnack)
   }
 
   connectUser(options: Partial<IClientOptions> = {}): Promise<MqttClient> {
@@ -88,6 +96,7 @@ export class TestBroker {
     url: string,
     identity: TestCertificate | undefined,
     options: Partial<IClientOptions>,
+    onConnack?: (sessionPresent: boolean) => void,
   ): Promise<MqttClient> {
     const client = mqtt.connect(url, {
       protocolVersion: 4,
@@ -99,7 +108,8 @@ export class TestBroker {
     })
     this.clients.push(client)
     return new Promise((resolve, reject) => {
-      client.once('connect', () => {
+      client.once('connect', (connack) => {
+        onConnack?.(connack.sessionPresent)
         client.on('error', () => {})
         resolve(client)
       })
