@@ -3,6 +3,9 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import path from 'node:path'
 
+// Each test starts a Node process that compiles its sources; on a busy machine that takes its time.
+jest.setTimeout(90_000)
+
 /** Starts the sample process. */
 function start(scenario: string, env: NodeJS.ProcessEnv = {}) {
   const file = path.join(__dirname, 'testing', 'service-process.ts')

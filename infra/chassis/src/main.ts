@@ -10,7 +10,7 @@ export function runMain(name: string, main: () => Promise<void>): void {
   process.once('unhandledRejection', (reason) => fail(name, reason))
   listen()
   main().then(
-    () => process.exit(0),
+    () => leave(0),
     (error: unknown) => fail(name, error),
   )
 }
@@ -22,9 +22,14 @@ export function runMain(name: string, main: () => Promise<void>): void {
 export function onShutdownSignal(): Promise<NodeJS.Signals> {
   listen()
   return new Promise((resolve) => {
-    awaited = resolve
     clearTimeout(impatience)
-    if (received) resolve(received)
+    // A service that waits for work lives, even when at this moment nothing else keeps the process.
+    const alive = setInterval(() => {}, 3_600_000)
+    awaited = (signal) => {
+      clearInterval(alive)
+      resolve(signal)
+    }
+    if (received) awaited(received)
   })
 }
 
@@ -51,7 +56,12 @@ function take(signal: NodeJS.Signals): void {
 
 function fail(name: string, error: unknown): void {
   process.exitCode = 1
-  process.stderr.write(`${redactText(`${name} cannot go on. ${explain(error)}`)}\n`, () => process.exit(1))
+  process.stderr.write(`${redactText(`${name} cannot go on. ${explain(error)}`)}\n`, () => leave(1))
+}
+
+/** winston hands its lines on in a later turn of the event loop: without waiting for it the last ones are lost. */
+function leave(code: number): void {
+  setImmediate(() => process.stdout.write('', () => process.exit(code)))
 }
 
 function explain(error: unknown): string {

@@ -23,10 +23,8 @@ runMain('sample', async () => {
     logger.info('starting')
     await new Promise((resolve) => setTimeout(resolve, 60_000))
   }
-  const lingering = createServer().listen(0, '127.0.0.1') // a service that forgot to close something still ends
-  lingering.unref()
   logger.info('ready')
   const signal = await onShutdownSignal()
+  createServer().listen(0, '127.0.0.1') // a service that forgot to close something still ends
   logger.info('stopped', { signal })
-  lingering.ref()
 })
