@@ -35,6 +35,7 @@ import { OrganizationService } from './features/identity/organizations.service'
 import type { PasswordCost } from './features/identity/password'
 import { SessionService } from './features/identity/sessions.service'
 import { UserService } from './features/identity/users.service'
+import { CountFolding } from './features/telemetry/count-folding'
 import { HardwareCache } from './features/telemetry/hardware.cache'
 import { followHardware } from './features/telemetry/hardware.notifications'
 import { HardwareStore } from './features/telemetry/hardware.store'
@@ -114,6 +115,7 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
   const partitions = new Partitions(ingestPool)
   const hardware = new HardwareCache(new HardwareStore(ingestPool))
   const lastSeen = new LastSeen(pool, { logger })
+  const counts = new CountFolding(pool, { logger })
   const upkeep = new TelemetryUpkeep(pool, partitions, logger)
   const directory = new DirectoryStore(pool)
   const feed = new DirectoryFeed(directory, notifications)
@@ -165,6 +167,7 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
       listeners.close()
       await upkeep.stop()
       await lastSeen.stop()
+      await counts.stop()
       await notifications.stop()
       await ingestPool.end()
     },

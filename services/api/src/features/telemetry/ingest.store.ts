@@ -21,8 +21,8 @@ export class DataRejected extends Error {
 }
 
 /**
- * Writes batches, each in one transaction: rows of telemetry, dead letters, and counts at the end, because a count is
- * shared by all batches that hold the same device and is locked until the commit.
+ * Writes batches, each in one transaction: rows of telemetry, dead letters, and the counts of the batch as one row, which
+ * CountFolding adds up later.
  */
 export class IngestStore {
   constructor(
@@ -127,14 +127,31 @@ function addContributors(stored: Set<number>, row: PendingRow, before: readonly 
   for (const { message, names } of row.more) if (names.some(isNew)) stored.add(message)
 }
 
-/** A JSON object as an element of PostgreSQL's array text. */
+/** A JSON object as an element of PostgreSQL's array text: built by hand, because `pg` would escape it sign by sign. */
 function arrayElement(row: PendingRow): string {
-  let json = '{'
+  let element = '"{'
   for (let i = 0; i < row.names.length; i += 1) {
-    json += `${i === 0 ? '' : ','}${JSON.stringify(row.names[i])}:${row.values[i]}`
+    const value = row.values[i] ?? 'null'
+    if (i > 0) element += ','
+    element += escapedKey(row.names[i] ?? '')
+    element += value.startsWith('"') ? escaped(value) : value // only a text can hold what needs it
   }
-  return `"${json.replace(/["\\]/g, '\\$&')}}"`
+  return `${element}}"`
 }
+
+/** The names of metrics are few and come again with each report. */
+const escapedKeys = new Map<string, string>()
+
+function escapedKey(name: string): string {
+  const known = escapedKeys.get(name)
+  if (known !== undefined) return known
+  if (escapedKeys.size >= 10_000) escapedKeys.clear()
+  const key = `${escaped(JSON.stringify(name))}:`
+  escapedKeys.set(name, key)
+  return key
+}
+
+const escaped = (json: string): string => json.replace(/["\\]/g, '\\$&')
 
 async function writeDeadLetters(
   client: PoolClient,
@@ -181,22 +198,16 @@ async function writeCounts(client: PoolClient, batch: Batch, fates: readonly Fat
     count.received += 1
     count[fates[position] ?? 'duplicate'] += 1
   })
-  const counts = [...byKey.values()].sort((a, b) => compare(a.deviceId, b.deviceId) || a.hour - b.hour)
-  await client.query({
-    name: 'ingest-counts',
-    text: ADD_COUNTS,
-    values: [
-      counts.map((count) => count.deviceId),
-      counts.map((count) => count.hour),
-      counts.map((count) => count.received),
-      counts.map((count) => count.committed),
-      counts.map((count) => count.duplicate),
-      counts.map((count) => count.dead_lettered),
-    ],
-  })
+  const counts = [...byKey.values()].map((count) => [
+    count.deviceId,
+    count.hour,
+    count.received,
+    count.committed,
+    count.duplicate,
+    count.dead_lettered,
+  ])
+  await client.query({ name: 'ingest-counts', text: INSERT_COUNTS, values: [JSON.stringify(counts)] })
 }
-
-const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 function faultOf(error: unknown): 'data' | 'no_partition' | 'again' | 'other' {
   const { code, message } = describeError(error)
@@ -238,13 +249,4 @@ const INSERT_DEAD_LETTERS = `
       AS r (batch_index, device_id, topic, payload, reason, detail, received_at)
   ON CONFLICT (batch_id, batch_index) DO NOTHING`
 
-const ADD_COUNTS = `
-  INSERT INTO telemetry_counts AS c (device_id, hour, received, committed, duplicate, dead_lettered)
-  SELECT device_id, to_timestamp(hour / 1000), received, committed, duplicate, dead_lettered
-    FROM unnest($1::text[], $2::float8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
-      AS r (device_id, hour, received, committed, duplicate, dead_lettered)
-  ON CONFLICT (device_id, hour) DO UPDATE SET
-    received = c.received + excluded.received,
-    committed = c.committed + excluded.committed,
-    duplicate = c.duplicate + excluded.duplicate,
-    dead_lettered = c.dead_lettered + excluded.dead_lettered`
+const INSERT_COUNTS = 'INSERT INTO telemetry_count_batches (counts) VALUES ($1)'

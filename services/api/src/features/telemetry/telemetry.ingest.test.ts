@@ -4,6 +4,7 @@ import { type IngestRequest, Message, type MetricValue, Report, Result } from '@
 import { Pool } from 'pg'
 import { Notifications } from '../../database/notifications'
 import { attachComponent, createTestDevice, type TestDevice } from '../../testing/fleet'
+import { CountFolding } from './count-folding'
 import { HardwareCache } from './hardware.cache'
 import { followHardware } from './hardware.notifications'
 import { HardwareStore } from './hardware.store'
@@ -284,6 +285,17 @@ describe('changes of the hardware', () => {
   })
 })
 
+it('counts are added up once each, also by two at the same time, and what is read does not change by it', async () => {
+  for (let i = 0; i < 10; i += 1) await ingest([report({ temperature: 1 }, { at: Date.now() - i }), report({ x: 1 })])
+  const before = await counts()
+  const folding = [1, 2].map(() => new CountFolding(pool, { logger: silent, everyMs: 60_000 }))
+  await Promise.all(folding.map((one) => one.fold()))
+  await Promise.all(folding.map((one) => one.stop()))
+  expect(before).toEqual({ received: 20, committed: 10, duplicate: 0, dead_lettered: 10 })
+  expect(await counts()).toEqual(before)
+  expect(await counts('telemetry_counts')).toEqual(before)
+})
+
 it('last-seen is written for devices that exist', async () => {
   const receivedAt = new Date(Date.now() - 1_000)
   await ingest([{ ...report({ temperature: 1 }), receivedAt }, report({ temperature: 1 }, { deviceId: randomUUID() })])
@@ -370,10 +382,10 @@ async function deadLetters(deviceId = device.deviceId) {
   return (await pool.query('SELECT * FROM dead_letters WHERE device_id = $1 ORDER BY id', [deviceId])).rows
 }
 
-async function counts() {
+async function counts(table = 'telemetry_counts_now') {
   const { rows: sums } = await pool.query(
     `SELECT sum(received)::int AS received, sum(committed)::int AS committed, sum(duplicate)::int AS duplicate,
-            sum(dead_lettered)::int AS dead_lettered FROM telemetry_counts WHERE device_id = $1`,
+            sum(dead_lettered)::int AS dead_lettered FROM ${table} WHERE device_id = $1`,
     [device.deviceId],
   )
   return sums[0]
