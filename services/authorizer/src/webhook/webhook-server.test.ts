@@ -299,6 +299,38 @@ describe('the door', () => {
   })
 })
 
+describe('time', () => {
+  it('cuts a request that does not come to its end, and leaves a connection alone that was opened for later', async () => {
+    const causes: string[] = []
+    const hasty = await WebhookServer.start({
+      identity,
+      bind: { host: '127.0.0.1', port: 0 },
+      logger,
+      hooks: { '/mqtt/authz': () => '{"result":"allow"}' },
+      requestMs: 200,
+      onRefused: (cause) => causes.push(cause),
+    })
+    const connection = async () => {
+      const socket = connect({ host: '127.0.0.1', port: hasty.port, ...tls(broker) })
+      socket.on('error', () => {})
+      await once(socket, 'secureConnect')
+      return socket
+    }
+    const unused = await connection()
+    const slow = await connection()
+    const body = JSON.stringify(actionBody())
+    slow.write(http('/mqtt/authz', body).slice(0, -5))
+    expect(String((await once(slow, 'data'))[0])).toMatch(/^HTTP\/1.1 408 /)
+    expect(causes).toContain('http_ERR_HTTP_REQUEST_TIMEOUT')
+    await new Promise((resolve) => setTimeout(resolve, 600))
+    unused.write(http('/mqtt/authz', body))
+    expect(String((await once(unused, 'data'))[0])).toMatch(/^HTTP\/1.1 200 /)
+    unused.destroy()
+    slow.destroy()
+    await hasty.stop(100)
+  })
+})
+
 describe('a storm', () => {
   it('of 500 connects over pipelining connections is answered in full, and no connection breaks', async () => {
     const body = JSON.stringify(connectBody())

@@ -32,6 +32,8 @@ export interface WebhookServerOptions {
   /** Path -> who answers. An answer is the JSON text for a body; it is sent with status 200, because EMQX takes every other
    *  status for "ignore". What it throws is answered with a denial. */
   readonly hooks: Readonly<Record<string, (body: Buffer) => string>>
+  /** How long a request may take to come in; default 5 s. */
+  readonly requestMs?: number
   /** Told of all that came to no answer of a hook, by its cause. */
   readonly onRefused: (cause: string) => void
 }
@@ -44,6 +46,8 @@ export interface WebhookServerOptions {
  */
 export class WebhookServer {
   private readonly brokers = new WeakSet<Socket>()
+  /** Connections that have sent something. */
+  private readonly used = new WeakSet<Socket>()
   private openRequests = 0
   private endRotation: () => void = () => {}
 
@@ -53,14 +57,15 @@ export class WebhookServer {
   ) {}
 
   static async start(options: WebhookServerOptions): Promise<WebhookServer> {
+    const requestMs = options.requestMs ?? REQUEST_MS
     const server = createServer({
       ...tlsOf(options.identity.current()),
       requestCert: true,
       rejectUnauthorized: true,
       handshakeTimeout: REQUEST_MS,
-      headersTimeout: REQUEST_MS,
-      requestTimeout: REQUEST_MS,
-      connectionsCheckingInterval: 1_000,
+      headersTimeout: requestMs,
+      requestTimeout: requestMs,
+      connectionsCheckingInterval: Math.min(requestMs, 1_000),
       keepAliveTimeout: IDLE_MS,
       maxHeaderSize: 8_192,
     })
@@ -96,7 +101,7 @@ export class WebhookServer {
   private greet(socket: TLSSocket): void {
     // A listener for data takes Node's own shortcut from TLS to the HTTP parser away. With the shortcut, a burst of
     // pipelined requests reaches a parser that is paused: HPE_PAUSED, and the connection breaks with all that is on it.
-    socket.on('data', () => {})
+    socket.on('data', () => this.used.add(socket))
     if (socket.getPeerCertificate().subject?.CN === BROKER) {
       this.brokers.add(socket)
       return
@@ -163,6 +168,8 @@ export class WebhookServer {
   /** What was not HTTP, or took too long. */
   private clientError(error: Error, socket: Socket): void {
     const cause = causeOf(error)
+    // EMQX opens its pool at boot and may need a connection only much later; Node takes that for a slow request.
+    if (cause === 'ERR_HTTP_REQUEST_TIMEOUT' && this.brokers.has(socket) && !this.used.has(socket)) return
     this.options.onRefused(`http_${cause}`)
     if (!socket.writable || cause === 'ECONNRESET') {
       socket.destroy()
