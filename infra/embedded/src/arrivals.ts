@@ -7,11 +7,12 @@ const EVERY_MS = 5_000
 export async function firstRow(stack: Stack, limitMs = 60_000): Promise<{ deviceId: string; item: TelemetryItem }> {
   const api = stack.client()
   const devices = stack.simulator?.devices ?? []
+  const since = stack.startedAt.toISOString() // not one of an earlier run
   const end = Date.now() + limitMs
   while (Date.now() < end) {
     for (const { device } of devices) {
       const { items } = await api.get<{ items: TelemetryItem[] }>(`/devices/${device.id}/telemetry/latest`)
-      if (items[0]) return { deviceId: device.id, item: items[0] }
+      if (items[0] && items[0].capturedAt >= since) return { deviceId: device.id, item: items[0] }
     }
     await new Promise((resolve) => setTimeout(resolve, 100))
   }

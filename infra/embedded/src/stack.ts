@@ -69,6 +69,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
  */
 export class Stack {
   readonly state: StateFolder
+  readonly startedAt = new Date()
   private readonly progress: Progress
   private readonly parts = new Map<PartName, SupervisedPart>()
   private readonly logs = new Map<string, PartLog>()
@@ -113,6 +114,16 @@ export class Stack {
   /** Root and intermediate: what clients check the broker against. */
   get caFile(): string {
     return this.state.at('certs/ca/full_chain_ca.crt')
+  }
+
+  /** Health and metrics of a service. */
+  opsUrl(name: PartName): string {
+    return `http://127.0.0.1:${this.opsPortOf(name)}`
+  }
+
+  /** How to reach Vault, and the file that opens it. */
+  get vault(): { readonly address: string; readonly caPem: string; readonly keyFile: string } {
+    return { address: this.urls.vault, caPem: this.vaultCaPem, keyFile: this.state.at('vault/keys.json') }
   }
 
   /** A REST client that logs in as the first user, once. */
@@ -249,8 +260,7 @@ export class Stack {
   }
 
   private async setUpVault(): Promise<void> {
-    const connection = { address: this.urls.vault, caPem: this.vaultCaPem }
-    const keyFile = this.state.at('vault/keys.json')
+    const { keyFile, ...connection } = this.vault
     const logger = createLogger({ service: 'vault-agent', stream: this.log('vault-agent').asStream() })
     const certsDir = this.state.certs
     await bootstrap({ ...connection, keyFile, certsDir, emqxApiKeyFile: this.state.emqxKeys, logger })

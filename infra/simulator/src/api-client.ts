@@ -132,6 +132,10 @@ export class ApiClient {
       },
       ...(body ? { body: JSON.stringify(body) } : {}),
       signal: AbortSignal.timeout(TIMEOUT_MS),
+    }).catch((error: Error) => {
+      // fetch says "fetch failed" and hides the reason.
+      const reason = (error.cause as Partial<Error> | undefined)?.message ?? error.message
+      throw new Error(`${this.base} does not answer: ${reason}`, { cause: error })
     })
     const text = await response.text()
     if (!response.ok) throw problemOf(method, path, response.status, text)
