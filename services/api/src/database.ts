@@ -33,6 +33,8 @@ export function openDatabase(options: DatabaseOptions): Database {
   pool.on('error', onIdleError)
   const prisma = new PrismaClient({
     adapter: new PrismaPg(shared, { onPoolError: onIdleError, onConnectionError: onIdleError }),
+    // Prisma's 2 s and 5 s are too short for a machine that is busy; a statement that hangs is ended by this all the same.
+    transactionOptions: { maxWait: 10_000, timeout: 20_000 },
   })
   return {
     prisma,
