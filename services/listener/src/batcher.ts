@@ -102,6 +102,10 @@ export class Batcher<Item extends Settleable> {
   }
 
   private schedule(): void {
+    if (this.open.length === 0) {
+      clearTimeout(this.timer)
+      this.timer = undefined
+    }
     if (this.timer || this.open.length === 0 || this.inFlight >= this.limits.maxInFlight) return
     const wait = Math.max(1, this.ageLimitMs - (performance.now() - this.openedAt))
     this.timer = setTimeout(() => {
