@@ -1,7 +1,7 @@
 import { Broker } from './broker'
+import { FileWatch } from './certificate-files'
 import type { SslListenerConf, WssListenerConf } from './conf/broker-conf'
 import { loadConf } from './conf/conf-file'
-import { FileWatch } from './listener/certificate-files'
 import { MqttListener } from './listener/mqtt-listener'
 import type { BrokerLogger } from './logger'
 import { ApiKeys } from './management/api-keys'
@@ -40,7 +40,6 @@ export async function startEmbeddedBroker(options: EmbeddedBrokerOptions): Promi
   const certificatePollMs = options.certificatePollMs ?? 2_000
   const loaded = await loadConf(options.confFile, options.env ?? {})
   const broker = new Broker(loaded, logger)
-  await broker.start()
 
   const listeners = [
     ...listenersOf('ssl', loaded.conf.listeners.ssl),
@@ -56,10 +55,12 @@ export async function startEmbeddedBroker(options: EmbeddedBrokerOptions): Promi
         onConnection: (stream, origin) => broker.handle(stream, origin),
       }),
   )
+  const management = new ManagementApi(broker, listeners, ApiKeys.fromFile(loaded.conf.api_key.bootstrap_file))
+
+  await broker.start()
   const watches = broker.webhooks.map(
     (hook) => new FileWatch(hook.tlsFiles, () => hook.reload(), logger, certificatePollMs),
   )
-  const management = new ManagementApi(broker, listeners, ApiKeys.fromFile(loaded.conf.api_key.bootstrap_file))
 
   const stop = async () => {
     for (const watch of watches) watch.close()

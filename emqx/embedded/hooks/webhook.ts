@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs'
 import * as http from 'node:http'
 import * as https from 'node:https'
+import { namedFiles, readCertificateFiles } from '../certificate-files'
 import type { WebhookConf } from '../conf/broker-conf'
 import type { BrokerLogger } from '../logger'
 
@@ -40,10 +40,10 @@ export class Webhook {
 
   /** The files that the connections are made with; `reload` takes up new ones. */
   get tlsFiles(): string[] {
-    const { enable, cacertfile, certfile, keyfile } = this.conf.ssl
-    return enable ? [keyfile, certfile, cacertfile].filter((file) => file !== undefined) : []
+    return this.conf.ssl.enable ? namedFiles(this.conf.ssl) : []
   }
 
+  /** @throws Error when the files are not usable; the connections in use stay then */
   reload(): void {
     const old = this.agent
     this.agent = this.newAgent()
@@ -124,13 +124,11 @@ export class Webhook {
   private newAgent(): http.Agent {
     const pool = { keepAlive: true, maxSockets: this.conf.pool_size, maxFreeSockets: this.conf.pool_size }
     if (this.url.protocol !== 'https:') return new http.Agent(pool)
-    const { verify, cacertfile, certfile, keyfile, server_name_indication, versions } = this.conf.ssl
+    const { verify, server_name_indication, versions } = this.conf.ssl
     return new https.Agent({
       ...pool,
       rejectUnauthorized: verify === 'verify_peer',
-      ca: cacertfile === undefined ? undefined : readFileSync(cacertfile),
-      cert: certfile === undefined ? undefined : readFileSync(certfile),
-      key: keyfile === undefined ? undefined : readFileSync(keyfile),
+      ...readCertificateFiles(this.conf.ssl),
       servername: server_name_indication ?? this.url.hostname,
       minVersion: versions.includes('tlsv1.2') ? 'TLSv1.2' : 'TLSv1.3',
     })

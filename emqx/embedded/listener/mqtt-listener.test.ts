@@ -101,6 +101,8 @@ describe("the broker's certificate", () => {
     expect(await fingerprint(broker)).not.toBe(shown)
     expect(device.connected).toBe(true)
     await device.publishAsync('a/b', 'x', { qos: 1 })
+    // The webhooks show it as well, and were never without a usable one.
+    await broker.connect(await broker.authority.leaf('d2'), { clientId: 'd2' })
     await broker.stop()
   })
 })

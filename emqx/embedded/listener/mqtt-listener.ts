@@ -4,10 +4,10 @@ import * as net from 'node:net'
 import type { Duplex } from 'node:stream'
 import * as tls from 'node:tls'
 import { createWebSocketStream, WebSocketServer } from 'ws'
+import { FileWatch, namedFiles, readCertificateFiles } from '../certificate-files'
 import type { SslListenerConf, WssListenerConf, ZoneConf } from '../conf/broker-conf'
 import type { BrokerLogger } from '../logger'
 import type { Origin } from '../peer'
-import { FileWatch, readCertificateFiles } from './certificate-files'
 import { type IntakeBuckets, paceIntake } from './intake'
 import { PacketCounter } from './packet-counter'
 import { TokenBucket } from './token-bucket'
@@ -32,8 +32,7 @@ export class MqttListener {
   private readonly secure: tls.Server
   private readonly sockets = new Set<net.Socket>()
   private readonly newConnections: TokenBucket
-  private readonly certificates: FileWatch
-  /** Closed connections are forgotten, their buckets with them. */
+  private certificates: FileWatch | undefined
   private webSockets: WebSocketServer | undefined
 
   constructor(private readonly options: MqttListenerOptions) {
@@ -46,9 +45,6 @@ export class MqttListener {
       options.logger.debug('ssl_error', { listener: this.id, reason: error.message }),
     )
     this.tcp = net.createServer((socket) => this.accept(socket))
-    const { keyfile, certfile, cacertfile } = conf.ssl_options
-    const files = [keyfile, certfile, cacertfile].filter((file) => file !== undefined)
-    this.certificates = new FileWatch(files, () => this.reloadCertificates(), options.logger, options.certificatePollMs)
   }
 
   get conf(): SslListenerConf | WssListenerConf {
@@ -66,12 +62,15 @@ export class MqttListener {
       this.tcp.once('error', (error) =>
         reject(new Error(`Failed to start listener ${this.id} on ${host}:${port}: ${error.message}`)),
       )
-      this.tcp.listen(port, host, () => resolve((this.tcp.address() as net.AddressInfo).port))
+      this.tcp.listen(port, host, () => {
+        this.watchCertificates()
+        resolve((this.tcp.address() as net.AddressInfo).port)
+      })
     })
   }
 
   async close(): Promise<void> {
-    this.certificates.close()
+    this.certificates?.close()
     this.webSockets?.close()
     const closed = new Promise((resolve) => this.tcp.close(resolve))
     for (const socket of this.sockets) socket.destroy()
@@ -151,6 +150,12 @@ export class MqttListener {
       port: socket.remotePort ?? 0,
       ...identityOf(socket),
     })
+  }
+
+  private watchCertificates(): void {
+    const { logger, certificatePollMs } = this.options
+    const files = namedFiles(this.conf.ssl_options)
+    this.certificates = new FileWatch(files, () => this.reloadCertificates(), logger, certificatePollMs)
   }
 
   private reloadCertificates(): void {

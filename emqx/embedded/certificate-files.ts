@@ -1,20 +1,32 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
-import type { SecureContextOptions } from 'node:tls'
-import type { SslOptions } from '../conf/broker-conf'
-import type { BrokerLogger } from '../logger'
+import type { BrokerLogger } from './logger'
+
+/** The files of a TLS endpoint, as emqx.conf names them. */
+export interface CertificateFiles {
+  readonly keyfile?: string | undefined
+  readonly certfile?: string | undefined
+  readonly cacertfile?: string | undefined
+}
+
+/** Those that are named. */
+export function namedFiles({ keyfile, certfile, cacertfile }: CertificateFiles): string[] {
+  return [keyfile, certfile, cacertfile].filter((file) => file !== undefined)
+}
 
 /**
- * Key, certificate and CA bundle of a listener, as they are on disk now.
- * @throws Error naming the file that cannot be read, or that key and certificate do not belong together
+ * Key, certificate and CA bundle as they are on disk now.
+ * @throws Error naming the file that cannot be read, or that key and certificate do not belong together (they are
+ *   replaced one after the other)
  */
-export function readCertificateFiles(options: SslOptions): SecureContextOptions {
-  const key = readFile(options.keyfile)
-  const cert = readFile(options.certfile)
-  if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) {
-    throw new Error(`the key ${options.keyfile} does not belong to the certificate ${options.certfile}`)
+export function readCertificateFiles(files: CertificateFiles): { key?: Buffer; cert?: Buffer; ca?: Buffer } {
+  const key = files.keyfile === undefined ? undefined : readFile(files.keyfile)
+  const cert = files.certfile === undefined ? undefined : readFile(files.certfile)
+  const ca = files.cacertfile === undefined ? undefined : readFile(files.cacertfile)
+  if (key && cert && !new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) {
+    throw new Error(`the key ${files.keyfile} does not belong to the certificate ${files.certfile}`)
   }
-  return { key, cert, ca: options.cacertfile === undefined ? undefined : readFile(options.cacertfile) }
+  return { key, cert, ca }
 }
 
 /** Looks at files for a change of content, as EMQX does every two minutes; here it is every second or two. */
