@@ -22,12 +22,11 @@ export const DENY_ALL: AclRule = { permission: 'deny', action: 'all', topic: '#'
  * @param deviceId put in for `{deviceId}`
  */
 export function aclOf(className: Exclude<ClassName, 'user'>, deviceId = ''): AclRule[] {
-  return [...POLICY[className].permissions.flatMap((permission) => rulesOf(permission, deviceId)), DENY_ALL]
+  return TEMPLATES[className].map((rule) => ({ ...rule, topic: rule.topic.replace('{deviceId}', deviceId) }))
 }
 
-function rulesOf(permission: Permission, deviceId: string): AclRule[] {
-  const { action, qos, retain } = permission
-  const topic = permission.topic.replace('{deviceId}', deviceId)
+function rulesOf(permission: Permission): AclRule[] {
+  const { action, topic, qos, retain } = permission
   const allow = (shown: string): AclRule => ({
     permission: 'allow',
     action,
@@ -43,3 +42,11 @@ function rulesOf(permission: Permission, deviceId: string): AclRule[] {
   }
   return [{ permission: 'deny', action, topic: `eq ${prefix}#` }, allow(topic)]
 }
+
+const templateOf = (className: ClassName): readonly AclRule[] => [
+  ...POLICY[className].permissions.flatMap(rulesOf),
+  DENY_ALL,
+]
+
+/** Made once: a connect only puts the device's id in. */
+const TEMPLATES = { device: templateOf('device'), listener: templateOf('listener'), server: templateOf('server') }
