@@ -201,24 +201,6 @@ it('shares the messages with another listener, and gets all when that one stops'
   expect(bench.api.committed).toHaveLength(200)
 })
 
-it('stops for good when another process takes over its client id, and says so', async () => {
-  const proxy = await CountingProxy.start(broker.port)
-  const { service, isUp, context } = await bench.listener(`mqtts://localhost:${proxy.port}`)
-  const leaf = await ca.leaf('listener.service.ares4.internal')
-  await bench.device(url, {
-    ca: leaf.caPem,
-    cert: leaf.chainPem,
-    key: leaf.keyPem,
-    clientId: context.config.mqtt.clientId,
-  })
-  await expect(service.failed).rejects.toThrow(/another process uses the MQTT client id .* ARES_LISTENER_INSTANCE/)
-  expect(await isUp()).toBe(false)
-  await new Promise((resolve) => setTimeout(resolve, 400))
-  expect(proxy.connections).toBe(1)
-  await bench.close()
-  await proxy.stop()
-})
-
 it('commits and acknowledges what it holds before it stops', async () => {
   const { service } = await bench.listener(url)
   const client = await device()
