@@ -166,10 +166,11 @@ describe('acknowledged means committed', () => {
     expect(await rowsNow(1)).toHaveLength(before.length + 30)
   }, 90_000)
 
-  it('comes back by itself after kill -9 of api, broker and Vault', async () => {
-    for (const name of ['api', 'broker', 'vault'] as const) stack.kill(name, 'SIGKILL')
+  it('comes back by itself after kill -9 of api, broker, Vault and PostgreSQL', async () => {
+    for (const name of ['api', 'broker', 'vault', 'postgres'] as const) stack.kill(name, 'SIGKILL')
     await sleep(200)
-    for (const name of ['vault', 'api', 'broker', 'listener'] as const) await stack.waitUntilReady(name, 60_000)
+    for (const name of ['postgres', 'vault', 'api', 'broker', 'listener'] as const)
+      await stack.waitUntilReady(name, 60_000)
     const before = await rowsNow(2)
     const device = await connected(2)
     await publish(device, 2, report(2, new Date().toISOString()))
