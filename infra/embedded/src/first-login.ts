@@ -29,7 +29,7 @@ export function secretsOf(state: StateFolder): Secrets {
   const known = state.readJson<Secrets>('secrets.json')
   if (known) return known
   const secrets = {
-    cookie: randomBytes(24).toString('base64url'),
+    cookie: `ares-${randomBytes(24).toString('hex')}`, // plain letters: EMQX reads its variables as HOCON
     listeners: [randomBytes(4).toString('hex'), randomBytes(4).toString('hex')],
   }
   state.writeJson('secrets.json', secrets)
