@@ -2,7 +2,7 @@
 // Uses the server of DATABASE_URL when it is set (shadow databases are made and dropped there), else one of its own.
 // It also makes a drift on purpose and demands that it is seen: a dead engine once made this check pass in silence.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -13,6 +13,7 @@ const DRIFT = 2
 
 const here = dirname(fileURLToPath(import.meta.url))
 const scratch = mkdtempSync(join(tmpdir(), 'ares-drift-'))
+chmodSync(scratch, 0o711) // as root, PostgreSQL runs under another account and has to get through
 const server = process.env.DATABASE_URL ? undefined : await ownServer()
 try {
   const url = process.env.DATABASE_URL ?? server.url
