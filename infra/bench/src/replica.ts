@@ -1,7 +1,7 @@
 /**
  * How long the authorizer takes to load a directory, and how much memory it needs then.
  *
- *   node scripts/run.mjs infra/bench/replica.ts [--devices 1000000] [--json FILE]
+ *   node scripts/run.mjs infra/bench/src/replica.ts [--devices 1000000] [--json FILE]
  *
  * A second process serves the snapshot over real gRPC with mTLS; this one holds the real watcher and replica. The snapshot
  * comes twice, because the old tables answer while the new ones load: the peak is what a limit must allow.
@@ -9,10 +9,7 @@
 import { fork } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { openReplica } from '../../services/authorizer/src/testing/open-replica'
-import { TestApi, until } from '../../services/authorizer/src/testing/test-api'
-import { TestCa, TestIdentity, type TestLeaf } from '../../services/authorizer/src/testing/test-ca'
-import { deviceEntry } from '../../services/authorizer/src/testing/test-directory'
+import { deviceEntry, openReplica, TestApi, TestCa, TestIdentity, type TestLeaf, until } from '@ares/authorizer/testing'
 
 const { values } = parseArgs({
   options: { devices: { type: 'string', default: '1000000' }, json: { type: 'string' }, role: { type: 'string' } },

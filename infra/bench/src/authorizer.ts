@@ -3,7 +3,7 @@
  * and answers a constant of the same size. Both run in processes of their own, in turns, so that they share the machine's
  * moods; each number is the median of the rounds.
  *
- *   node scripts/run.mjs infra/bench/authorizer.ts [--seconds 2] [--rounds 3] [--json FILE]
+ *   node scripts/run.mjs infra/bench/src/authorizer.ts [--seconds 2] [--rounds 3] [--json FILE]
  *
  * 1,000 devices with a certificate each; a certificate that was read once is remembered, as for a fleet that reconnects.
  */
@@ -13,8 +13,7 @@ import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { connect } from 'node:tls'
 import { parseArgs } from 'node:util'
-import { startWebhooks } from '../../services/authorizer/src/testing/start-webhooks'
-import { TestCa, type TestLeaf } from '../../services/authorizer/src/testing/test-ca'
+import { startWebhooks, TestCa, type TestLeaf } from '@ares/authorizer/testing'
 
 const { values } = parseArgs({
   options: {
