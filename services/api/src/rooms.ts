@@ -1,10 +1,15 @@
 import type { GrpcServerOptions, LeafSource } from '@ares/chassis'
 import { CommandServiceService } from '@ares/proto/commands/v1/commands'
 import { DeviceServiceService } from '@ares/proto/devices/v1/devices'
+import { AdmissionServiceService } from '@ares/proto/directory/v1/admission'
 import { DirectoryServiceService } from '@ares/proto/directory/v1/directory'
 import { TelemetryServiceService } from '@ares/proto/telemetry/v1/telemetry'
 import type { ApiContext } from './context'
 import { openIngestPool } from './database/ingest-pool'
+import { admissionRoutes } from './features/admissions/admissions.routes'
+import { admissionsRpc } from './features/admissions/admissions.rpc'
+import { AdmissionService } from './features/admissions/admissions.service'
+import { AdmissionStore } from './features/admissions/admissions.store'
 import { auditRoutes } from './features/audit/audit.routes'
 import { AuditService } from './features/audit/audit.service'
 import { certificateRoutes } from './features/certificates/certificates.routes'
@@ -119,6 +124,7 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
   const upkeep = new TelemetryUpkeep(pool, partitions, logger)
   const directory = new DirectoryStore(pool)
   const feed = new DirectoryFeed(directory, notifications)
+  const admissions = new AdmissionService(new AdmissionStore(pool), { logger })
   const listeners = listenerPublishers(config.listenerAddresses, identity)
   const delivery = new CommandDelivery(listeners.publishers)
   const commands = new CommandService(new CommandStore(prisma, pool), delivery, new AuditService(prisma), { logger })
@@ -134,6 +140,7 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
       ...telemetryRoutes(new TelemetryQueryService(new QueryStore(pool))),
       ...deadLetterRoutes(new DeadLetterService(new DeadLetterStore(pool))),
       ...commandRoutes(commands),
+      ...admissionRoutes(admissions),
     ],
     rpc: [
       {
@@ -146,12 +153,14 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
         definition: DirectoryServiceService,
         implementation: directoryRpc(feed, { logger, signal: stopping.signal }),
       },
+      { definition: AdmissionServiceService, implementation: admissionsRpc(admissions) },
     ],
     allow: {
       [TelemetryServiceService.ingest.path]: ['listener'],
       [DeviceServiceService.recordStatus.path]: ['listener'],
       [CommandServiceService.recordResponses.path]: ['listener'],
       [DirectoryServiceService.watchDirectory.path]: ['authorizer'],
+      [AdmissionServiceService.recordAdmissions.path]: ['authorizer'],
     },
     async start() {
       followHardware(hardware, notifications)
@@ -159,11 +168,13 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
       await upkeep.start()
       await prune()
       commands.start()
+      admissions.start()
       pruning = setInterval(prune, 3_600_000).unref()
     },
     async stop() {
       clearInterval(pruning)
       await commands.stop()
+      await admissions.stop()
       listeners.close()
       await upkeep.stop()
       await lastSeen.stop()
