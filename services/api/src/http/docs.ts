@@ -54,7 +54,7 @@ const PAGE = `<!doctype html>
 <link rel="stylesheet" href="swagger-ui.css">
 <link rel="icon" type="image/png" href="favicon-32x32.png">
 </head>
-<body>
+<body style="margin: 0">
 <form id="login" style="font-family: sans-serif; padding: 0.8rem 1.2rem; background: #1b1b1b; color: #fff">
   <strong>Ares</strong>
   <input name="email" type="email" placeholder="e-mail" autocomplete="username" required style="margin-left: 1rem">
