@@ -160,6 +160,7 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
       [DeviceServiceService.recordStatus.path]: ['listener'],
       [CommandServiceService.recordResponses.path]: ['listener'],
       [DirectoryServiceService.watchDirectory.path]: ['authorizer'],
+      [DirectoryServiceService.confirmDirectory.path]: ['authorizer'],
       [AdmissionServiceService.recordAdmissions.path]: ['authorizer'],
     },
     async start() {

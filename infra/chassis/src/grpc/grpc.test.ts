@@ -28,6 +28,7 @@ import { domainCodeOf } from './status'
 
 const INGEST = '/ares.telemetry.v1.TelemetryService/Ingest'
 const WATCH = '/ares.directory.v1.DirectoryService/WatchDirectory'
+const CONFIRM = '/ares.directory.v1.DirectoryService/ConfirmDirectory'
 const API_NAME = 'api.service.ares4.internal'
 
 let authority: TestAuthority
@@ -73,7 +74,10 @@ afterEach(async () => {
 
 function serve(more: Partial<GrpcServerOptions> = {}): Promise<GrpcServer> {
   const telemetry: TelemetryServiceServer = { ingest: unaryHandler((request) => ingest(request)) }
-  const directory: DirectoryServiceServer = { watchDirectory: streamHandler((_request, signal) => watch(signal)) }
+  const directory: DirectoryServiceServer = {
+    watchDirectory: streamHandler((_request, signal) => watch(signal)),
+    confirmDirectory: unaryHandler(async () => ({})),
+  }
   return startGrpcServer({
     identity: apiIdentity,
     bind: { host: '127.0.0.1', port: 0 },
@@ -83,7 +87,7 @@ function serve(more: Partial<GrpcServerOptions> = {}): Promise<GrpcServer> {
       { definition: TelemetryServiceService, implementation: telemetry },
       { definition: DirectoryServiceService, implementation: directory },
     ],
-    allow: { [INGEST]: ['listener'], [WATCH]: ['authorizer'] },
+    allow: { [INGEST]: ['listener'], [WATCH]: ['authorizer'], [CONFIRM]: ['authorizer'] },
     ...more,
   })
 }
@@ -156,7 +160,11 @@ describe('who may call', () => {
   )
 
   it('refuses a stream as well', async () => {
-    const stream = connect(DirectoryServiceClient, listenerIdentity).watchDirectory({ fromVersion: 0n, epoch: '' })
+    const stream = connect(DirectoryServiceClient, listenerIdentity).watchDirectory({
+      fromVersion: 0n,
+      epoch: '',
+      watchId: '',
+    })
     const [error] = (await once(stream, 'error')) as [ServiceError]
     expect(error.code).toBe(status.PERMISSION_DENIED)
   })
@@ -190,9 +198,9 @@ describe('who may call', () => {
 
   it('is decided for every method, or the server does not start', async () => {
     await expect(serve({ allow: { [INGEST]: ['listener'] } })).rejects.toThrow(
-      `allow does not say who may call ${WATCH}`,
+      `allow does not say who may call ${WATCH}, ${CONFIRM}`,
     )
-    await expect(serve({ allow: { [INGEST]: [], [WATCH]: [], '/x/Y': [] } })).rejects.toThrow(
+    await expect(serve({ allow: { [INGEST]: [], [WATCH]: [], [CONFIRM]: [], '/x/Y': [] } })).rejects.toThrow(
       'what is not served: /x/Y',
     )
   })
@@ -225,7 +233,11 @@ describe('errors', () => {
       yield { event: { $case: 'heartbeat', value: { version: 1n } } }
       throw new Error('secret detail')
     }
-    const stream = connect(DirectoryServiceClient, authorizerIdentity).watchDirectory({ fromVersion: 0n, epoch: '' })
+    const stream = connect(DirectoryServiceClient, authorizerIdentity).watchDirectory({
+      fromVersion: 0n,
+      epoch: '',
+      watchId: '',
+    })
     stream.on('data', () => {})
     const [error] = (await once(stream, 'error')) as [ServiceError]
     expect([error.code, error.details]).toEqual([status.INTERNAL, 'internal error'])
@@ -289,7 +301,11 @@ describe('a call', () => {
 describe('a renewed certificate', () => {
   it('of the server is shown in new handshakes while an open stream and its connection go on', async () => {
     const versions: bigint[] = []
-    const stream = connect(DirectoryServiceClient, authorizerIdentity).watchDirectory({ fromVersion: 0n, epoch: '' })
+    const stream = connect(DirectoryServiceClient, authorizerIdentity).watchDirectory({
+      fromVersion: 0n,
+      epoch: '',
+      watchId: '',
+    })
     const failed = jest.fn()
     stream.on('error', failed)
     stream.on('data', ({ event }: WatchDirectoryResponse) => {
@@ -344,7 +360,11 @@ describe('a renewed certificate', () => {
   it('does not cost a call when connections have a highest age', async () => {
     await server.stop(0)
     server = await serve({ maxConnectionAgeMs: 300 })
-    const stream = connect(DirectoryServiceClient, authorizerIdentity).watchDirectory({ fromVersion: 0n, epoch: '' })
+    const stream = connect(DirectoryServiceClient, authorizerIdentity).watchDirectory({
+      fromVersion: 0n,
+      epoch: '',
+      watchId: '',
+    })
     let last = 0n
     const failed = jest.fn()
     stream.on('error', failed)
@@ -382,7 +402,11 @@ describe('a stopping server', () => {
       })
       return IngestResponse.fromPartial({ receipts: [{ deviceId: 'd1', sequences: [] }] })
     }
-    const stream = connect(DirectoryServiceClient, authorizerIdentity).watchDirectory({ fromVersion: 0n, epoch: '' })
+    const stream = connect(DirectoryServiceClient, authorizerIdentity).watchDirectory({
+      fromVersion: 0n,
+      epoch: '',
+      watchId: '',
+    })
     stream.on('data', () => {})
     const streamEnd = once(stream, 'error') as Promise<[ServiceError]>
     await once(stream, 'metadata')

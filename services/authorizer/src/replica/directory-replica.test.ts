@@ -137,6 +137,24 @@ describe('the stream', () => {
     expect(replica.knowledge()?.directory.device('resumed')).toBeDefined()
   })
 
+  it('is confirmed, under the name of each stream, up to the version that decisions are made from', async () => {
+    const api = await serve((call) => {
+      if (call.request.fromVersion === 0n) for (const event of snapshot(devices(10))) call.write(event)
+    })
+    watch(api.port)
+    const last = () => api.confirmed.at(-1)
+    await until('the snapshot is confirmed', () => last()?.version === 1n)
+    for (const version of [2n, 3n, 4n]) api.lastCall.write(change(version))
+    await until('the changes are confirmed', () => last()?.version === 4n)
+    expect(new Set(api.confirmed.map(({ watchId }) => watchId))).toEqual(new Set([api.lastCall.request.watchId]))
+    api.lastCall.end()
+    await until('the second stream', () => api.calls.length === 2)
+    api.lastCall.write(change(5n))
+    await until('the change of the second stream is confirmed', () => last()?.version === 5n)
+    expect(last()?.watchId).toBe(api.lastCall.request.watchId)
+    expect(api.calls[0]?.request.watchId).not.toBe(api.lastCall.request.watchId)
+  })
+
   it('that is cut within a snapshot changes nothing, and the next one begins anew', async () => {
     const api = await serve((call) => {
       const events = [...snapshot(devices(6_000))]

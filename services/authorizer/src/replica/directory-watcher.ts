@@ -1,10 +1,12 @@
-import { Backoff, callMetadata, type Logger } from '@ares/chassis'
+import { randomUUID } from 'node:crypto'
+import { Backoff, callMetadata, type Logger, unary } from '@ares/chassis'
 import type { DirectoryServiceClient, WatchDirectoryResponse } from '@ares/proto/directory/v1/directory'
 import type { ClientReadableStream } from '@grpc/grpc-js'
 import { type DirectoryReplica, StreamBroken } from './directory-replica'
 
 /** api sends something every 5 s; three times nothing and the stream is dead, whatever TCP says. */
 const SILENCE_MS = 15_000
+const CONFIRM_WITHIN_MS = 2_000
 
 /**
  * DirectoryWatcher keeps the replica's stream open.
@@ -12,6 +14,9 @@ const SILENCE_MS = 15_000
  *   OPEN ──error | end | silence | broken──▶ WAITING (0.1 to 5 s, growing) ──▶ OPEN, from the version that is held
  *
  * A stream that breaks its rules twice without an event in between that fits is asked for a new snapshot.
+ *
+ * Each new version is confirmed to api, which waits for that before it cuts a revoked client off. A confirmation that
+ * fails is made again with the next event, a heartbeat at the latest.
  */
 export class DirectoryWatcher {
   private readonly backoff = new Backoff(100, 1_000)
@@ -19,11 +24,14 @@ export class DirectoryWatcher {
   private silence: NodeJS.Timeout | undefined
   private waiting: NodeJS.Timeout | undefined
   private brokenInARow = 0
+  private watchId = ''
+  private confirmed = 0n
+  private confirming = false
   private stopped = false
 
   constructor(
     private readonly options: {
-      readonly client: Pick<DirectoryServiceClient, 'watchDirectory'>
+      readonly client: DirectoryServiceClient
       readonly replica: DirectoryReplica
       readonly logger: Logger
       /** Default 15 s. */
@@ -46,7 +54,9 @@ export class DirectoryWatcher {
   private open(): void {
     const { client, replica } = this.options
     const { epoch, version } = this.brokenInARow > 1 ? { epoch: '', version: 0n } : replica.position
-    const stream = client.watchDirectory({ epoch, fromVersion: version }, callMetadata())
+    this.watchId = randomUUID()
+    this.confirmed = version
+    const stream = client.watchDirectory({ epoch, fromVersion: version, watchId: this.watchId }, callMetadata())
     this.stream = stream
     this.expectSomething()
     stream.on('data', (event: WatchDirectoryResponse) => {
@@ -78,6 +88,27 @@ export class DirectoryWatcher {
     this.backoff.reset()
     if (kind === 'snapshotEnd') {
       logger.info('directory loaded', { version: String(replica.position.version), ...replica.sizes() })
+    }
+    if (replica.position.version > this.confirmed) void this.confirm()
+  }
+
+  /** One call at a time; what came meanwhile goes with the next one. */
+  private async confirm(): Promise<void> {
+    if (this.confirming) return
+    this.confirming = true
+    const { client, replica, logger } = this.options
+    try {
+      while (!this.stopped && this.stream && replica.position.version > this.confirmed) {
+        const { version } = replica.position
+        const request = { watchId: this.watchId, version }
+        await unary(client, client.confirmDirectory, request, { deadlineMs: CONFIRM_WITHIN_MS })
+        if (request.watchId === this.watchId) this.confirmed = version
+      }
+    } catch (error) {
+      // An api without this method is one of the reasons; the stream itself says so when api is gone.
+      logger.debug('api was not told which version is held', { error: String(error) })
+    } finally {
+      this.confirming = false
     }
   }
 

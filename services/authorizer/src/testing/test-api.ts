@@ -1,5 +1,13 @@
-import { createLogger, createMetrics, type GrpcServer, type LeafSource, startGrpcServer } from '@ares/chassis'
 import {
+  createLogger,
+  createMetrics,
+  type GrpcServer,
+  type LeafSource,
+  startGrpcServer,
+  unaryHandler,
+} from '@ares/chassis'
+import {
+  type ConfirmDirectoryRequest,
   DirectoryServiceService,
   type WatchDirectoryRequest,
   type WatchDirectoryResponse,
@@ -14,11 +22,14 @@ export class TestApi {
     private readonly server: GrpcServer,
     /** Every stream that was ever opened. */
     readonly calls: Call[],
+    /** What authorizers said they hold. */
+    readonly confirmed: ConfirmDirectoryRequest[],
   ) {}
 
   /** @param onWatch what to do with a stream that was opened */
   static async start(identity: LeafSource, onWatch: (call: Call) => void, port = 0): Promise<TestApi> {
     const calls: Call[] = []
+    const confirmed: ConfirmDirectoryRequest[] = []
     const server = await startGrpcServer({
       identity,
       bind: { host: '127.0.0.1', port },
@@ -32,12 +43,19 @@ export class TestApi {
               calls.push(call)
               onWatch(call)
             },
+            confirmDirectory: unaryHandler(async (request: ConfirmDirectoryRequest) => {
+              confirmed.push(request)
+              return {}
+            }),
           },
         },
       ],
-      allow: { '/ares.directory.v1.DirectoryService/WatchDirectory': ['authorizer'] },
+      allow: {
+        [DirectoryServiceService.watchDirectory.path]: ['authorizer'],
+        [DirectoryServiceService.confirmDirectory.path]: ['authorizer'],
+      },
     })
-    return new TestApi(server, calls)
+    return new TestApi(server, calls, confirmed)
   }
 
   get port(): number {

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
 import {
   DeviceState,
@@ -22,6 +23,7 @@ let database: TestDatabase
 let pool: Pool
 let notifications: Notifications
 let store: DirectoryStore
+let feed: DirectoryFeed
 let server: Server
 let client: DirectoryServiceClient
 let stopping: AbortController
@@ -33,7 +35,7 @@ beforeAll(async () => {
   await notifications.start()
   store = new DirectoryStore(pool, 3)
   stopping = new AbortController()
-  const feed = new DirectoryFeed(store, notifications, { heartbeatMs: 200, pollMs: 150 })
+  feed = new DirectoryFeed(store, notifications, { heartbeatMs: 200, pollMs: 150 })
   server = new Server()
   server.addService(
     DirectoryServiceService,
@@ -158,18 +160,41 @@ it('50 changes at once reach three watchers without a gap and in order', async (
   }
 })
 
+it('a version is reached when every watcher has confirmed it, and not when it was only written', async () => {
+  const head = await store.head()
+  const first = open({ fromVersion: head.version, epoch: head.epoch, watchId: 'first' })
+  const second = open({ fromVersion: head.version, epoch: head.epoch, watchId: 'second' })
+  await change('removed_device', randomUUID())
+  const version = head.version + 1n
+  for (const watch of [first, second]) await watch.changes(1)
+  expect(await feed.reached(version, 50)).toBe(false)
+  const reached = feed.reached(version, 5_000)
+  await confirm('first', version)
+  expect(await feed.reached(version, 50)).toBe(false)
+  await confirm('nobody', version)
+  await confirm('second', version)
+  expect(await reached).toBe(true)
+  for (const watch of [first, second]) watch.cancel()
+})
+
+it('a version is not reached when nobody watches', async () => {
+  const { version } = await store.head()
+  for (let tries = 0; (await feed.reached(version, 20)) && tries < 100; tries++) await sleep(20)
+  expect(await feed.reached(version, 20)).toBe(false)
+})
+
 it('a replica that comes back with its version gets what it missed, and no snapshot', async () => {
   const head = await store.head()
   const missed = [randomUUID(), randomUUID()]
   for (const id of missed) await change('removed_device', id)
-  const watch = open({ fromVersion: head.version, epoch: head.epoch })
+  const watch = open({ fromVersion: head.version, epoch: head.epoch, watchId: '' })
   const changes = await watch.changes(2)
   watch.cancel()
   expect(changes.map(({ version }) => version)).toEqual([head.version + 1n, head.version + 2n])
 })
 
 it.each([
-  ['another epoch', async () => ({ fromVersion: (await store.head()).version, epoch: randomUUID() })],
+  ['another epoch', async () => ({ ...(await headRequest()), epoch: randomUUID() })],
   ['a version from the future', async () => ({ ...(await headRequest()), fromVersion: 1_000_000n })],
   ['a version that is pruned', async () => ({ ...(await headRequest()), fromVersion: 1n })],
 ])('a replica with %s gets a snapshot', async (_, request) => {
@@ -215,7 +240,7 @@ it('a watcher that reads nothing is cut off, and its events do not pile up', asy
     slow.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (_, at) => bound(at)),
   )
   const lazy = new DirectoryServiceClient(`127.0.0.1:${port}`, credentials.createInsecure())
-  const stream = lazy.watchDirectory({ fromVersion: 0n, epoch: '' })
+  const stream = lazy.watchDirectory({ fromVersion: 0n, epoch: '', watchId: '' })
   const ended = new Promise<ServiceError>((resolve) => stream.once('error', resolve))
   stream.pause()
   await new Promise((later) => setTimeout(later, 1_000))
@@ -236,9 +261,15 @@ const chunkOf = (count: number): WatchDirectoryResponse => ({
   },
 })
 
+async function confirm(watchId: string, version: bigint): Promise<void> {
+  await new Promise<void>((resolve, reject) =>
+    client.confirmDirectory({ watchId, version }, (error) => (error ? reject(error) : resolve())),
+  )
+}
+
 async function headRequest(): Promise<WatchDirectoryRequest> {
   const head = await store.head()
-  return { fromVersion: head.version, epoch: head.epoch }
+  return { fromVersion: head.version, epoch: head.epoch, watchId: '' }
 }
 
 /** A change as directory.changes.ts writes it: the last statement of a transaction. */
@@ -277,7 +308,7 @@ async function addCertificate(deviceId: string, serial: string, state: string): 
 }
 
 /** Opens a watch and reads its events one by one. */
-function open(request: WatchDirectoryRequest = { fromVersion: 0n, epoch: '' }) {
+function open(request: WatchDirectoryRequest = { fromVersion: 0n, epoch: '', watchId: '' }) {
   const stream: ClientReadableStream<WatchDirectoryResponse> = client.watchDirectory(request)
   stream.on('error', () => {}) // the cancel at the end of each test
   const events = stream[Symbol.asyncIterator]()

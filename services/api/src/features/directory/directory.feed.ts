@@ -17,6 +17,12 @@ export interface DirectoryWatcher {
 
 const CHANGES_AT_ONCE = 500
 
+/** How far a watcher is. One that confirms is as far as it says, another as far as was written to it. */
+interface Watch {
+  readonly id: string
+  held: bigint
+}
+
 /**
  * Streams the directory to the authorizers.
  *
@@ -29,6 +35,8 @@ const CHANGES_AT_ONCE = 500
  */
 export class DirectoryFeed {
   private readonly wakings = new Set<Waking>()
+  private readonly watches = new Set<Watch>()
+  private readonly waiters = new Set<() => void>()
   private readonly heartbeatMs: number
   private readonly pollMs: number
 
@@ -51,18 +59,73 @@ export class DirectoryFeed {
   /** Serves one watcher. Settles only by an error of the database or of the watcher, or when the watcher has left. */
   async watch(request: WatchDirectoryRequest, watcher: DirectoryWatcher): Promise<void> {
     const waking = new Waking()
+    const watch: Watch = { id: request.watchId, held: 0n }
     const leave = () => waking.wake()
     watcher.signal.addEventListener('abort', leave)
     this.wakings.add(waking)
+    this.watches.add(watch)
     try {
-      await this.follow(await this.start(request, watcher), watcher, waking)
+      const from = await this.start(request, watcher)
+      // What it came with it has; what was written to it, it has yet to confirm.
+      this.wrote(watch, from, request.fromVersion === from)
+      await this.follow(from, watcher, waking, watch)
     } finally {
+      this.watches.delete(watch)
+      this.tellWaiters()
       this.wakings.delete(waking)
       watcher.signal.removeEventListener('abort', leave)
     }
   }
 
-  private async follow(from: bigint, watcher: DirectoryWatcher, waking: Waking): Promise<void> {
+  /** A watcher decides from this version now. */
+  confirm(watchId: string, version: bigint): void {
+    for (const watch of this.watches) {
+      if (watchId === '' || watch.id !== watchId || watch.held >= version) continue
+      watch.held = version
+      this.tellWaiters()
+    }
+  }
+
+  /**
+   * Settles when every watcher of this process decides from that version or a newer one; watchers of other processes of
+   * api get a change at the same time, but are not waited for.
+   * @returns false: not within the time, or nobody watches here
+   */
+  async reached(version: bigint, withinMs: number): Promise<boolean> {
+    this.nudge()
+    const end = Date.now() + withinMs
+    while (!this.isHeld(version)) {
+      const left = end - Date.now()
+      if (left <= 0) return false
+      await new Promise<void>((resolve) => {
+        const done = () => {
+          clearTimeout(timer)
+          this.waiters.delete(done)
+          resolve()
+        }
+        const timer = setTimeout(done, left)
+        this.waiters.add(done)
+      })
+    }
+    return true
+  }
+
+  private isHeld(version: bigint): boolean {
+    return this.watches.size > 0 && [...this.watches].every(({ held }) => held >= version)
+  }
+
+  /** @param certain the watcher itself has said so */
+  private wrote(watch: Watch, version: bigint, certain = false): void {
+    if ((watch.id !== '' && !certain) || watch.held >= version) return
+    watch.held = version
+    this.tellWaiters()
+  }
+
+  private tellWaiters(): void {
+    for (const waiter of this.waiters) waiter()
+  }
+
+  private async follow(from: bigint, watcher: DirectoryWatcher, waking: Waking, watch: Watch): Promise<void> {
     let version = from
     let sentAt = Date.now()
     while (!watcher.signal.aborted) {
@@ -73,6 +136,7 @@ export class DirectoryFeed {
         await watcher.send({ event: { $case: 'change', value: change } })
         version = change.version
       }
+      this.wrote(watch, version)
       if (!changes || changes.length > 0) {
         sentAt = Date.now()
         continue

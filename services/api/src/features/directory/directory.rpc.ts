@@ -1,4 +1,4 @@
-import type { Logger } from '@ares/chassis'
+import { type Logger, unaryHandler } from '@ares/chassis'
 import type {
   DirectoryServiceServer,
   WatchDirectoryRequest,
@@ -35,6 +35,10 @@ export const directoryRpc = (feed: DirectoryFeed, options: DirectoryRpcOptions):
       },
     )
   },
+  confirmDirectory: unaryHandler(async ({ watchId, version }) => {
+    feed.confirm(watchId, version)
+    return {}
+  }),
 })
 
 class SlowWatcher extends Error {}

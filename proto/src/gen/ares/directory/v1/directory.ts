@@ -12,9 +12,12 @@ import {
   Client,
   type ClientOptions,
   type ClientReadableStream,
+  type ClientUnaryCall,
   type handleServerStreamingCall,
+  type handleUnaryCall,
   makeGenericClientConstructor,
   type Metadata,
+  type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../../google/protobuf/timestamp";
@@ -122,6 +125,20 @@ export interface WatchDirectoryRequest {
   fromVersion: bigint;
   /** The epoch that `from_version` belongs to; another one than api's brings a snapshot. Empty: none. */
   epoch: string;
+  /** Names this stream in ConfirmDirectory; made up by the watcher, another one for each stream. Empty: it never confirms. */
+  watchId: string;
+}
+
+/** ConfirmDirectoryRequest names a stream and how far its replica is. */
+export interface ConfirmDirectoryRequest {
+  /** `watch_id` of the stream. */
+  watchId: string;
+  /** The version that decisions are made from. */
+  version: bigint;
+}
+
+/** ConfirmDirectoryResponse has nothing to say. A stream that is not known (any more) is no error. */
+export interface ConfirmDirectoryResponse {
 }
 
 /** WatchDirectoryResponse is one event of the stream. */
@@ -271,7 +288,7 @@ export interface SessionKey {
 }
 
 function createBaseWatchDirectoryRequest(): WatchDirectoryRequest {
-  return { fromVersion: 0n, epoch: "" };
+  return { fromVersion: 0n, epoch: "", watchId: "" };
 }
 
 export const WatchDirectoryRequest: MessageFns<WatchDirectoryRequest> = {
@@ -284,6 +301,9 @@ export const WatchDirectoryRequest: MessageFns<WatchDirectoryRequest> = {
     }
     if (message.epoch !== "") {
       writer.uint32(18).string(message.epoch);
+    }
+    if (message.watchId !== "") {
+      writer.uint32(26).string(message.watchId);
     }
     return writer;
   },
@@ -317,6 +337,14 @@ export const WatchDirectoryRequest: MessageFns<WatchDirectoryRequest> = {
             message.epoch = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.watchId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -337,6 +365,11 @@ export const WatchDirectoryRequest: MessageFns<WatchDirectoryRequest> = {
         ? BigInt(object.from_version)
         : 0n,
       epoch: isSet(object.epoch) ? globalThis.String(object.epoch) : "",
+      watchId: isSet(object.watchId)
+        ? globalThis.String(object.watchId)
+        : isSet(object.watch_id)
+        ? globalThis.String(object.watch_id)
+        : "",
     };
   },
 
@@ -347,6 +380,9 @@ export const WatchDirectoryRequest: MessageFns<WatchDirectoryRequest> = {
     }
     if (message.epoch !== "") {
       obj.epoch = message.epoch;
+    }
+    if (message.watchId !== "") {
+      obj.watchId = message.watchId;
     }
     return obj;
   },
@@ -360,6 +396,151 @@ export const WatchDirectoryRequest: MessageFns<WatchDirectoryRequest> = {
       ? BigInt(object.fromVersion)
       : 0n;
     message.epoch = object.epoch ?? "";
+    message.watchId = object.watchId ?? "";
+    return message;
+  },
+};
+
+function createBaseConfirmDirectoryRequest(): ConfirmDirectoryRequest {
+  return { watchId: "", version: 0n };
+}
+
+export const ConfirmDirectoryRequest: MessageFns<ConfirmDirectoryRequest> = {
+  encode(message: ConfirmDirectoryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.watchId !== "") {
+      writer.uint32(10).string(message.watchId);
+    }
+    if (message.version !== 0n) {
+      if (BigInt.asUintN(64, message.version) !== message.version) {
+        throw new globalThis.Error("value provided for field message.version of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.version);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfirmDirectoryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfirmDirectoryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.watchId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.version = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ConfirmDirectoryRequest {
+    return {
+      watchId: isSet(object.watchId)
+        ? globalThis.String(object.watchId)
+        : isSet(object.watch_id)
+        ? globalThis.String(object.watch_id)
+        : "",
+      version: isSet(object.version) ? BigInt(object.version) : 0n,
+    };
+  },
+
+  toJSON(message: ConfirmDirectoryRequest): unknown {
+    const obj: any = {};
+    if (message.watchId !== "") {
+      obj.watchId = message.watchId;
+    }
+    if (message.version !== 0n) {
+      obj.version = message.version.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ConfirmDirectoryRequest>, I>>(base?: I): ConfirmDirectoryRequest {
+    return ConfirmDirectoryRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ConfirmDirectoryRequest>, I>>(object: I): ConfirmDirectoryRequest {
+    const message = createBaseConfirmDirectoryRequest();
+    message.watchId = object.watchId ?? "";
+    message.version = (object.version !== undefined && object.version !== null) ? BigInt(object.version) : 0n;
+    return message;
+  },
+};
+
+function createBaseConfirmDirectoryResponse(): ConfirmDirectoryResponse {
+  return {};
+}
+
+export const ConfirmDirectoryResponse: MessageFns<ConfirmDirectoryResponse> = {
+  encode(_: ConfirmDirectoryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfirmDirectoryResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfirmDirectoryResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ConfirmDirectoryResponse {
+    return {};
+  },
+
+  toJSON(_: ConfirmDirectoryResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ConfirmDirectoryResponse>, I>>(base?: I): ConfirmDirectoryResponse {
+    return ConfirmDirectoryResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ConfirmDirectoryResponse>, I>>(_: I): ConfirmDirectoryResponse {
+    const message = createBaseConfirmDirectoryResponse();
     return message;
   },
 };
@@ -1764,6 +1945,21 @@ export const DirectoryServiceService = {
       Buffer.from(WatchDirectoryResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): WatchDirectoryResponse => WatchDirectoryResponse.decode(value),
   },
+  /**
+   * ConfirmDirectory says which version a replica decides from by now. api waits for it before it cuts a revoked client
+   * off, because that client is back within milliseconds.
+   */
+  confirmDirectory: {
+    path: "/ares.directory.v1.DirectoryService/ConfirmDirectory" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ConfirmDirectoryRequest): Buffer =>
+      Buffer.from(ConfirmDirectoryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ConfirmDirectoryRequest => ConfirmDirectoryRequest.decode(value),
+    responseSerialize: (value: ConfirmDirectoryResponse): Buffer =>
+      Buffer.from(ConfirmDirectoryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ConfirmDirectoryResponse => ConfirmDirectoryResponse.decode(value),
+  },
 } as const;
 
 export interface DirectoryServiceServer extends UntypedServiceImplementation {
@@ -1772,6 +1968,11 @@ export interface DirectoryServiceServer extends UntypedServiceImplementation {
    * change as it is committed, and a heartbeat when there is none. It ends only with an error or the client's cancel.
    */
   watchDirectory: handleServerStreamingCall<WatchDirectoryRequest, WatchDirectoryResponse>;
+  /**
+   * ConfirmDirectory says which version a replica decides from by now. api waits for it before it cuts a revoked client
+   * off, because that client is back within milliseconds.
+   */
+  confirmDirectory: handleUnaryCall<ConfirmDirectoryRequest, ConfirmDirectoryResponse>;
 }
 
 export interface DirectoryServiceClient extends Client {
@@ -1788,6 +1989,25 @@ export interface DirectoryServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<WatchDirectoryResponse>;
+  /**
+   * ConfirmDirectory says which version a replica decides from by now. api waits for it before it cuts a revoked client
+   * off, because that client is back within milliseconds.
+   */
+  confirmDirectory(
+    request: ConfirmDirectoryRequest,
+    callback: (error: ServiceError | null, response: ConfirmDirectoryResponse) => void,
+  ): ClientUnaryCall;
+  confirmDirectory(
+    request: ConfirmDirectoryRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ConfirmDirectoryResponse) => void,
+  ): ClientUnaryCall;
+  confirmDirectory(
+    request: ConfirmDirectoryRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ConfirmDirectoryResponse) => void,
+  ): ClientUnaryCall;
 }
 
 export const DirectoryServiceClient = makeGenericClientConstructor(
