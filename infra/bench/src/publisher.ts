@@ -1,0 +1,191 @@
+import { topics } from '@ares/proto'
+import type { BenchDevice } from './bench-fleet'
+import { DeviceConnection } from './device-connection'
+import { ReportSource } from './report-source'
+
+/**
+ * The publishers of a benchmark, in a process of their own. Each device keeps a window of unacknowledged reports; all
+ * together send no more than their parent has allowed, so that what is measured is the receiver and not how much a broker
+ * can queue.
+ */
+export interface PublisherSetup {
+  readonly url: string
+  readonly devices: readonly BenchDevice[]
+  readonly metrics: number
+  /** Unacknowledged reports a device. */
+  readonly window: number
+}
+
+export type PublisherOrder =
+  | { readonly type: 'setup'; readonly setup: PublisherSetup }
+  /** Publish; at most `allowed` reports until the next word. @param ratePerSecond absent: as fast as possible */
+  | { readonly type: 'run'; readonly metrics: number; readonly allowed: number; readonly ratePerSecond?: number }
+  /** Counted from the last `run`. */
+  | { readonly type: 'allow'; readonly allowed: number }
+  | { readonly type: 'stop' }
+
+export type PublisherNews =
+  | { readonly type: 'ready' }
+  | { readonly type: 'stopped'; readonly published: number; readonly acknowledged: number; readonly firstAt: number }
+  | { readonly type: 'failed'; readonly reason: string }
+
+class Publishers {
+  private readonly devices: PublishingDevice[] = []
+  private allowed = 0
+  private published = 0
+  private running = false
+  private firstAt = 0
+  private pace: Pace | undefined
+  private pacer: NodeJS.Timeout | undefined
+  private turn = 0
+
+  async open({ url, devices, metrics, window }: PublisherSetup): Promise<void> {
+    for (const device of devices) {
+      this.devices.push(await PublishingDevice.open(url, device, metrics, window, (one) => this.offer(one)))
+    }
+  }
+
+  run(order: Extract<PublisherOrder, { type: 'run' }>): void {
+    for (const device of this.devices) device.begin(order.metrics)
+    this.allowed = order.allowed
+    this.published = 0
+    this.running = true
+    this.firstAt = Date.now()
+    this.pace = order.ratePerSecond === undefined ? undefined : new Pace(order.ratePerSecond)
+    if (this.pace) this.pacer = setInterval(() => this.offerInTurn(), 5)
+    else this.offerInTurn()
+  }
+
+  allow(allowed: number): void {
+    this.allowed = allowed
+    if (!this.pace) this.offerInTurn()
+  }
+
+  async stop(): Promise<PublisherNews> {
+    this.running = false
+    clearInterval(this.pacer)
+    const giveUpAt = Date.now() + 20_000
+    while (this.devices.some((device) => device.inFlight > 0) && Date.now() < giveUpAt) {
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    const acknowledged = this.devices.reduce((sum, device) => sum + device.acknowledged, 0)
+    return { type: 'stopped', published: this.published, acknowledged, firstAt: this.firstAt }
+  }
+
+  private offerInTurn(): void {
+    // Another one is first each time, or the last ones would get nothing when little is allowed.
+    this.turn = (this.turn + 1) % Math.max(1, this.devices.length)
+    const share = this.pace ? Math.ceil(this.pace.due(this.published) / Math.max(1, this.devices.length)) : undefined
+    for (let n = 0; n < this.devices.length; n++) {
+      const device = this.devices[(this.turn + n) % this.devices.length]
+      if (device) this.offer(device, share)
+    }
+  }
+
+  private offer(device: PublishingDevice, share = Number.POSITIVE_INFINITY): void {
+    if (!this.running) return
+    const due = this.pace ? this.pace.due(this.published) : Number.POSITIVE_INFINITY
+    const count = Math.min(device.room, this.allowed - this.published, due, share)
+    if (count <= 0) return
+    device.send(count)
+    this.published += count
+  }
+}
+
+/** So many a second from now on, in even steps. */
+class Pace {
+  private readonly startedAt = performance.now()
+
+  constructor(private readonly ratePerSecond: number) {}
+
+  due(published: number): number {
+    return Math.floor(((performance.now() - this.startedAt) / 1_000) * this.ratePerSecond) - published
+  }
+}
+
+class PublishingDevice {
+  private connection: DeviceConnection | undefined
+  private source: ReportSource
+  private readonly topic: string
+  inFlight = 0
+  acknowledged = 0
+
+  private constructor(
+    private readonly device: BenchDevice,
+    metrics: number,
+    private readonly window: number,
+  ) {
+    this.topic = topics.telemetry(device.id)
+    this.source = new ReportSource(device.components, metrics)
+  }
+
+  static async open(
+    url: string,
+    device: BenchDevice,
+    metrics: number,
+    window: number,
+    onRoom: (device: PublishingDevice) => void,
+  ): Promise<PublishingDevice> {
+    const publishing = new PublishingDevice(device, metrics, window)
+    publishing.connection = await DeviceConnection.open(
+      { url, clientId: device.id, ...device.identity },
+      {
+        onAcknowledged: (ids) => {
+          publishing.inFlight -= ids.length
+          publishing.acknowledged += ids.length
+          onRoom(publishing)
+        },
+        onClosed: () => fail(`the connection of device ${device.id} was closed`),
+      },
+    )
+    return publishing
+  }
+
+  get room(): number {
+    return this.window - this.inFlight
+  }
+
+  begin(metrics: number): void {
+    this.source = new ReportSource(this.device.components, metrics)
+    this.acknowledged = 0
+  }
+
+  send(count: number): void {
+    const payloads: string[] = []
+    for (let n = 0; n < count; n++) payloads.push(this.source.next().payload)
+    this.connection?.publish(this.topic, payloads)
+    this.inFlight += count
+  }
+}
+
+const tell = (news: PublisherNews): void => void process.send?.(news)
+
+function fail(reason: string): never {
+  tell({ type: 'failed', reason })
+  process.exit(1)
+}
+
+const publishers = new Publishers()
+
+async function obey(order: PublisherOrder): Promise<void> {
+  switch (order.type) {
+    case 'setup':
+      await publishers.open(order.setup)
+      tell({ type: 'ready' })
+      break
+    case 'run':
+      publishers.run(order)
+      break
+    case 'allow':
+      publishers.allow(order.allowed)
+      break
+    case 'stop':
+      tell(await publishers.stop())
+      break
+  }
+}
+
+process.on('message', (order) => {
+  obey(order as PublisherOrder).catch((error: Error) => fail(error.message))
+})
+process.once('disconnect', () => process.exit(0))
