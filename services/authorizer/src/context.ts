@@ -12,9 +12,11 @@ import {
   ServiceIdentity,
 } from '@ares/chassis'
 import { serviceCommonName } from '@ares/proto'
+import { AdmissionServiceClient } from '@ares/proto/directory/v1/admission'
 import { DirectoryServiceClient } from '@ares/proto/directory/v1/directory'
 import type { Registry } from 'prom-client'
 import type { AuthorizerConfig } from './config'
+import { AdmissionJournal } from './journal/admission-journal'
 import { DirectoryReplica } from './replica/directory-replica'
 import { AdmissionMetrics } from './webhook/admission-metrics'
 
@@ -27,7 +29,8 @@ export interface AuthorizerContext {
   readonly metrics: AdmissionMetrics
   readonly replica: DirectoryReplica
   readonly identity: LeafSource
-  readonly api: DirectoryServiceClient
+  readonly journal: AdmissionJournal
+  readonly api: { readonly directory: DirectoryServiceClient; readonly admissions: AdmissionServiceClient }
   /** Ends what has a life of its own. */
   close(): Promise<void>
 }
@@ -42,19 +45,18 @@ export async function createContext(
   const health = new Health()
   const registry = createMetrics('authorizer')
   const replica = new DirectoryReplica()
-  const metrics = new AdmissionMetrics(registry, replica)
+  const journal = new AdmissionJournal()
+  const metrics = new AdmissionMetrics(registry, replica, journal)
   const own = given.identity
     ? undefined
     : await identityFromVault(config, { logger, health, metrics: registry, signal })
   const identity = given.identity ?? own?.identity
   if (!identity) throw new Error('there is no identity')
-  const api = createGrpcClient({
-    client: DirectoryServiceClient,
-    address: config.apiAddress,
-    identity,
-    serverName: serviceCommonName('api'),
-    metrics: registry,
-  })
+  const peer = { address: config.apiAddress, identity, serverName: serviceCommonName('api'), metrics: registry }
+  const api = {
+    directory: createGrpcClient({ ...peer, client: DirectoryServiceClient }),
+    admissions: createGrpcClient({ ...peer, client: AdmissionServiceClient }),
+  }
   return {
     config,
     logger,
@@ -62,10 +64,12 @@ export async function createContext(
     registry,
     metrics,
     replica,
+    journal,
     identity,
     api,
     async close() {
-      api.close()
+      api.directory.close()
+      api.admissions.close()
       await own?.stop()
     },
   }
@@ -83,7 +87,8 @@ async function identityFromVault(
     vaultAddress: config.vaultAddress,
     vaultCaPem,
     caPem,
-    credentials: credentialsFrom(config.vaultCredentials, login),
+    caFile: config.caFile,
+    credentials: credentialsFrom(config.vaultCredentials, { client: login, service: 'authorizer' }),
     ...parts,
   })
   return {

@@ -42,7 +42,7 @@ describe('the authorizer', () => {
       },
       {
         identity: new TestIdentity(await ca.issue('authorizer.service.ares4.internal')),
-        logger: createLogger({ service: 'authorizer', stream }),
+        logger: createLogger({ service: 'authorizer', level: 'debug', stream }),
       },
     )
     await service.start()
@@ -114,12 +114,21 @@ describe('the authorizer', () => {
     expect(await authn()).toBe('allow')
     expect((await ops('/health/ready')).status).toBe(200)
     expect(lines.find((line) => line.message === 'connection allowed')).toMatchObject({
-      level: 'info',
+      level: 'debug',
       who: 'device d1',
       clientId: 'd1',
       zone: 'devices',
       directoryVersion: '1',
       expireAt: Math.floor(device.notAfter.getTime() / 1_000),
+    })
+    await until('the connection in the audit', () => api.admissions.some(({ reason }) => reason === 'allowed'))
+    expect(api.admissions.find(({ reason }) => reason === 'allowed')).toMatchObject({
+      className: 'device',
+      subjectId: 'd1',
+      clientId: 'd1',
+      certificateSerial: device.serialBytes,
+      peerAddress: '127.0.0.1',
+      zone: 'devices',
     })
     expect(JSON.stringify(lines)).not.toContain('must-not-be-logged')
     expect(JSON.stringify(lines)).not.toContain(device.der)

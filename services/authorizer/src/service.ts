@@ -2,6 +2,7 @@ import { type LeafSource, type Logger, type OpsServer, startOpsServer } from '@a
 import type { AuthorizerConfig } from './config'
 import { type AuthorizerContext, createContext } from './context'
 import { CertificateReader } from './decision/certificate'
+import { JournalSender } from './journal/journal-sender'
 import { DirectoryWatcher } from './replica/directory-watcher'
 import { Admission } from './webhook/admission'
 import { RefusalLog } from './webhook/refusal-log'
@@ -16,6 +17,7 @@ export type { AuthorizerConfig } from './config'
 export class AuthorizerService {
   private readonly watcher: DirectoryWatcher
   private readonly refusals: RefusalLog
+  private readonly sender: JournalSender
   private readonly certificates: CertificateReader
   private readonly ends: (() => void | Promise<void>)[] = []
   private webhooks: WebhookServer | undefined
@@ -25,11 +27,17 @@ export class AuthorizerService {
     private readonly context: AuthorizerContext,
     private readonly stopping: AbortController,
   ) {
-    const { api, replica, logger, metrics, identity } = context
+    const { api, replica, journal, logger, metrics, identity } = context
     this.refusals = new RefusalLog(logger)
     this.certificates = new CertificateReader(identity.current().caPem)
+    this.sender = new JournalSender({
+      journal,
+      api: api.admissions,
+      logger,
+      onSent: (lines, result) => metrics.audit(lines, result),
+    })
     this.watcher = new DirectoryWatcher({
-      client: api,
+      client: api.directory,
       replica,
       logger,
       onEnd: (cause) => metrics.streamEnded(cause),
@@ -46,7 +54,7 @@ export class AuthorizerService {
   }
 
   async start(): Promise<void> {
-    const { config, logger, health, registry, replica, identity, metrics } = this.context
+    const { config, logger, health, registry, replica, journal, identity, metrics } = this.context
     health.check('directory', () => this.directoryCheck())
     this.ops = await startOpsServer({ bind: config.opsBind, health, metrics: registry, logger })
     const admission = new Admission({
@@ -54,6 +62,7 @@ export class AuthorizerService {
       metrics,
       logger,
       refusals: this.refusals,
+      journal,
       rules: {
         certificates: this.certificates,
         ...(config.refuseWhenOld ? { refuseWhenOlderThanMs: config.directoryOldAfterMs } : {}),
@@ -66,12 +75,13 @@ export class AuthorizerService {
       hooks: { '/mqtt/authn': admission.connect, '/mqtt/authz': admission.action },
       onRefused: (cause) => {
         metrics.requestRefused(cause)
-        this.refusals.refused('request refused', cause, {})
+        this.refusals.refused('request refused', cause)
       },
     })
     this.ends.push(identity.onRenewed((leaf) => this.certificates.trust(leaf.caPem)))
     this.watchAge()
     this.watcher.start()
+    this.sender.start()
     logger.info('ready', { ports: this.ports })
   }
 
@@ -84,6 +94,7 @@ export class AuthorizerService {
     this.stopping.abort()
     this.watcher.stop()
     await this.webhooks?.stop()
+    await this.sender.stop()
     for (const end of this.ends) await end()
     this.refusals.close()
     await this.ops?.stop()

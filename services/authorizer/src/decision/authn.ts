@@ -1,4 +1,4 @@
-import { type AclRule, aclOf } from '../policy/acl'
+import { aclOf } from '../policy/acl'
 import { POLICY, type Zone } from '../policy/policy'
 import type { Knowledge } from '../replica/directory-replica'
 import { verifyAccessToken } from './access-token'
@@ -19,8 +19,9 @@ export interface ConnectRequest {
 }
 
 export interface ConnectDecision extends Decision {
-  /** Devices and services: everything the connection may do. People have none: each action is asked for. */
-  readonly acl?: readonly AclRule[]
+  /** Devices and services: everything the connection may do, the JSON text of a list of AclRule. People have none: each
+   *  action is asked for. */
+  readonly acl?: string
   /** When the broker ends the connection, Unix seconds: the end of the certificate or of the token. */
   readonly expireAt?: number
 }
@@ -50,19 +51,25 @@ function decide(
   rules: ConnectRules,
 ): ConnectDecision {
   if (!knowledge) return deny('no_directory')
-  if (knowledge.ageMs > (rules.refuseWhenOlderThanMs ?? Number.POSITIVE_INFINITY)) return deny('directory_too_old')
+  if (isTooOld(knowledge, rules)) return deny('directory_too_old')
   switch (request.zone as Zone) {
     case 'devices':
     case 'services':
-      return byCertificate(request, knowledge, nowMs, rules)
+      return withCertificate(request, knowledge, nowMs, rules)
     case 'users':
-      return byToken(request, knowledge, nowMs)
+      return withToken(request, knowledge, nowMs)
     default:
       return deny('unknown_zone')
   }
 }
 
-function byCertificate(
+/** Whether nobody new is let in, because it is not known well enough who there is. */
+export const isTooOld = (
+  { ageMs }: Knowledge,
+  { refuseWhenOlderThanMs }: Pick<ConnectRules, 'refuseWhenOlderThanMs'>,
+) => ageMs > (refuseWhenOlderThanMs ?? Number.POSITIVE_INFINITY)
+
+function withCertificate(
   request: ConnectRequest,
   knowledge: Knowledge,
   nowMs: number,
@@ -74,16 +81,28 @@ function byCertificate(
   if (certificate.commonName === undefined) return deny('nobody')
   if (certificate.commonName !== request.cert_common_name) return deny('common_name_differs')
   if (!certificate.ours) return deny('certificate_foreign')
-  if (!(certificate.notAfterMs > nowMs)) return deny('certificate_expired')
-  if (!(certificate.notBeforeMs <= nowMs + CLOCK_SKEW_MS)) return deny('certificate_not_yet_valid')
+  return certificateConnects({ ...certificate, commonName: certificate.commonName }, request, knowledge, nowMs)
+}
 
+/** Who shows a certificate of ours. */
+export function certificateConnects(
+  certificate: Omit<PresentedCertificate, 'ours'> & { readonly commonName: string },
+  request: Pick<ConnectRequest, 'clientid' | 'zone'>,
+  knowledge: Knowledge,
+  nowMs: number,
+): ConnectDecision {
+  const { serial } = certificate
   const identity = identityOf(certificate.commonName)
-  if (identity.className === 'none') return deny(identity.reason)
+  if (identity.className === 'none') return deny(identity.reason, { serial })
+  const { className } = identity
   const found: Findings = {
-    className: identity.className,
-    who: identity.className === 'device' ? `device ${identity.deviceId}` : `service ${identity.className}`,
+    className,
+    subjectId: identity.className === 'device' ? identity.deviceId : identity.className,
+    serial,
   }
-  if (POLICY[identity.className].zone !== request.zone) return deny('wrong_zone', found)
+  if (!(certificate.notAfterMs > nowMs)) return deny('certificate_expired', found)
+  if (!(certificate.notBeforeMs <= nowMs + CLOCK_SKEW_MS)) return deny('certificate_not_yet_valid', found)
+  if (POLICY[className].zone !== request.zone) return deny('wrong_zone', found)
   if (identity.className === 'device') return deviceConnects(identity.deviceId, certificate, request, knowledge, found)
   // The directory holds no certificates of services: who has one got it from Vault today, and it ends within a day.
   if (!isServiceClientId(identity.className, request.clientid)) return deny('wrong_client_id', found)
@@ -92,8 +111,8 @@ function byCertificate(
 
 function deviceConnects(
   deviceId: string,
-  certificate: PresentedCertificate,
-  request: ConnectRequest,
+  certificate: Pick<PresentedCertificate, 'serial' | 'notAfterMs'>,
+  request: Pick<ConnectRequest, 'clientid'>,
   { directory }: Knowledge,
   found: Findings,
 ): ConnectDecision {
@@ -106,13 +125,21 @@ function deviceConnects(
   return admit(certificate.notAfterMs, found, aclOf('device', deviceId))
 }
 
-function byToken(request: ConnectRequest, { directory }: Knowledge, nowMs: number): ConnectDecision {
+function withToken(request: ConnectRequest, knowledge: Knowledge, nowMs: number): ConnectDecision {
   if (request.cert_common_name !== '' || request.cert_pem !== '') return deny('certificate_not_for_people')
-  const token = verifyAccessToken(request.password, directory, nowMs)
-  if (!token.ok) return deny(token.reason)
+  const token = verifyAccessToken(request.password, knowledge.directory, nowMs)
+  return token.ok ? personConnects(token, request, knowledge) : deny(token.reason)
+}
+
+/** Who has a good access token. */
+export function personConnects(
+  token: { readonly userId: string; readonly expiresAtMs: number },
+  request: Pick<ConnectRequest, 'clientid' | 'username'>,
+  { directory }: Knowledge,
+): ConnectDecision {
   const user = directory.userByEmail(request.username)
   if (!user) return deny('user_unknown')
-  const found: Findings = { className: 'user', who: `user ${user.id}` }
+  const found: Findings = { className: 'user', subjectId: user.id }
   if (user.id !== token.userId) return deny('token_of_another', found)
   if (!user.active) return deny('user_disabled', found)
   if (!isUserClientId(user.email, request.clientid)) return deny('wrong_client_id', found)
@@ -123,7 +150,7 @@ const CLOCK_SKEW_MS = 60_000
 
 const deny = (reason: Reason, found: Findings = {}): ConnectDecision => ({ result: 'deny', reason, ...found })
 
-const admit = (untilMs: number, found: Findings, acl?: readonly AclRule[]): ConnectDecision => ({
+const admit = (untilMs: number, found: Findings, acl?: string): ConnectDecision => ({
   result: 'allow',
   reason: 'allowed',
   ...found,

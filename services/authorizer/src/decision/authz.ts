@@ -33,11 +33,11 @@ function decide(request: ActionRequest, knowledge: Knowledge | undefined): Decis
   const identity = identityOf(request.cert_common_name)
   if (identity.className === 'none') return deny(identity.reason)
   if (identity.className !== 'device') {
-    const found: Findings = { className: identity.className, who: `service ${identity.className}` }
+    const found: Findings = { className: identity.className, subjectId: identity.className }
     if (!isServiceClientId(identity.className, request.clientid)) return deny('wrong_client_id', found)
     return byRules(identity.className, '', request, wanted, found)
   }
-  const found: Findings = { className: 'device', who: `device ${identity.deviceId}` }
+  const found: Findings = { className: 'device', subjectId: identity.deviceId }
   if (request.clientid !== identity.deviceId) return deny('wrong_client_id', found)
   const device = knowledge.directory.device(identity.deviceId)
   if (!device) return deny('device_unknown', found)
@@ -48,7 +48,7 @@ function decide(request: ActionRequest, knowledge: Knowledge | undefined): Decis
 function userActs(request: ActionRequest, wanted: Levels | undefined, { directory }: Knowledge): Decision {
   const user = directory.userByEmail(request.username)
   if (!user) return deny('user_unknown')
-  const found: Findings = { className: 'user', who: `user ${user.id}` }
+  const found: Findings = { className: 'user', subjectId: user.id }
   if (!user.active) return deny('user_disabled', found)
   if (!isUserClientId(user.email, request.clientid)) return deny('wrong_client_id', found)
   if (!wanted) return deny('topic_malformed', found)

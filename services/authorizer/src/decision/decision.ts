@@ -48,8 +48,10 @@ export interface Decision {
   readonly reason: Reason
   /** As far as it was found out. */
   readonly className?: ClassName
-  /** `device <id>`, `service <name>`, `user <id>` */
-  readonly who?: string
+  /** Id of the device or person, name of the service's class. */
+  readonly subjectId?: string
+  /** Of the certificate, when it is one of ours: lower-case hex without leading zero bytes. */
+  readonly serial?: string
   /** The rule that allowed it, or the one that came nearest. */
   readonly rule?: string
   /** Version of the directory that it was decided from. */
@@ -58,7 +60,11 @@ export interface Decision {
   readonly directoryAgeMs?: number
 }
 
-export type Findings = Pick<Decision, 'className' | 'who' | 'rule'>
+export type Findings = Pick<Decision, 'className' | 'subjectId' | 'serial' | 'rule'>
+
+/** `device <id>`, `service <name>`, `user <id>`, for log lines. */
+export const whoOf = ({ className, subjectId }: Findings): string | undefined =>
+  className && `${className === 'device' || className === 'user' ? className : 'service'} ${subjectId}`
 
 /** Where a decision says from what it was made. */
 export const fromKnowledge = (knowledge: Knowledge | undefined) =>

@@ -19,11 +19,10 @@ export const DENY_ALL: AclRule = { permission: 'deny', action: 'all', topic: '#'
  * `+` in the middle (a filter has `#` only at its end). Wrong is a template that ends with `+`: it takes `#` for a name.
  * - exact permissions become `eq`: the filter itself and no other;
  * - `prefix/+` with a plain prefix gets a denial of `eq prefix/#` before it, the only filter that EMQX would admit wrongly.
- * @param deviceId put in for `{deviceId}`
+ * @param deviceId put in for `{deviceId}`: characters of [a-z0-9-], as a certificate's CN may have them
+ * @returns the JSON text of a list of AclRule; made in one piece once, because at a connect it is what takes longest
  */
-export function aclOf(className: Exclude<ClassName, 'user'>, deviceId = ''): AclRule[] {
-  return TEMPLATES[className].map((rule) => ({ ...rule, topic: rule.topic.replace('{deviceId}', deviceId) }))
-}
+export const aclOf = (className: Exclude<ClassName, 'user'>, deviceId = ''): string => TEXTS[className].join(deviceId)
 
 function rulesOf(permission: Permission): AclRule[] {
   const { action, topic, qos, retain } = permission
@@ -48,5 +47,7 @@ const templateOf = (className: ClassName): readonly AclRule[] => [
   DENY_ALL,
 ]
 
-/** Made once: a connect only puts the device's id in. */
-const TEMPLATES = { device: templateOf('device'), listener: templateOf('listener'), server: templateOf('server') }
+/** Cut where the device's id goes in. */
+const textOf = (className: ClassName): readonly string[] => JSON.stringify(templateOf(className)).split('{deviceId}')
+
+const TEXTS = { device: textOf('device'), listener: textOf('listener'), server: textOf('server') }

@@ -7,6 +7,8 @@ import { ACCESS_PAGE, accessPage } from './access-page'
 import { type AclRule, aclOf } from './acl'
 import { POLICY } from './policy'
 
+const rulesOf = (...of: Parameters<typeof aclOf>): AclRule[] => JSON.parse(aclOf(...of))
+
 /** How EMQX 5.8 reads the `acl`: the first rule whose action, QoS, retain and topic fit; a filter is matched like a topic. */
 function emqxSays(acl: readonly AclRule[], action: string, topic: string, qos: number, retain: boolean): boolean {
   const rule = acl.find(
@@ -65,9 +67,9 @@ const knowledge = { directory: tables, version: 1n, ageMs: 0 }
 
 describe('the acl of an authn answer', () => {
   it.each([
-    ['device', 'd1.device.ares4.internal', 'd1', aclOf('device', 'd1')],
-    ['listener', 'listener.service.ares4.internal', 'ares4-mqtt-listener-0123abcd', aclOf('listener')],
-    ['server', 'api.service.ares4.internal', 'ares-server-v2-0123abcd', aclOf('server')],
+    ['device', 'd1.device.ares4.internal', 'd1', rulesOf('device', 'd1')],
+    ['listener', 'listener.service.ares4.internal', 'ares4-mqtt-listener-0123abcd', rulesOf('listener')],
+    ['server', 'api.service.ares4.internal', 'ares-server-v2-0123abcd', rulesOf('server')],
   ])('gives a %s, read by EMQX, exactly what /mqtt/authz gives it', (_, commonName, clientId, acl) => {
     const differs: string[] = []
     let allowed = 0
@@ -103,7 +105,7 @@ describe('the acl of an authn answer', () => {
   })
 
   it('has the telemetry rule first and ends with a denial of everything', () => {
-    const acl = aclOf('device', 'd1')
+    const acl = rulesOf('device', 'd1')
     expect(acl[0]).toEqual({
       permission: 'allow',
       action: 'publish',
@@ -115,7 +117,7 @@ describe('the acl of an authn answer', () => {
   })
 
   it('gives the listener nothing with # and no subscription but those it has', () => {
-    const subscriptions = aclOf('listener').filter((rule) => rule.action === 'subscribe')
+    const subscriptions = rulesOf('listener').filter((rule) => rule.action === 'subscribe')
     expect(subscriptions.map((rule) => rule.topic)).toEqual([
       'eq ares4/+/telemetry',
       'eq ares4/+/telemetry/+',
@@ -123,7 +125,7 @@ describe('the acl of an authn answer', () => {
       'eq ares4/+/responses/+',
       'eq ares4/+/certificate/request',
     ])
-    expect(aclOf('listener').filter((rule) => rule.permission === 'allow' && rule.topic.includes('#'))).toEqual([])
+    expect(rulesOf('listener').filter((rule) => rule.permission === 'allow' && rule.topic.includes('#'))).toEqual([])
   })
 
   it('allows no QoS 2 to anybody', () => {

@@ -1,5 +1,6 @@
 import { createLogger, createMetrics, type Leaf } from '@ares/chassis'
 import { CertificateReader } from '../decision/certificate'
+import { AdmissionJournal } from '../journal/admission-journal'
 import { DirectoryReplica } from '../replica/directory-replica'
 import { Admission } from '../webhook/admission'
 import { AdmissionMetrics } from '../webhook/admission-metrics'
@@ -16,13 +17,15 @@ export function startWebhooks(
   const logger = createLogger({ service: 'authorizer' })
   const replica = new DirectoryReplica()
   for (const event of snapshot(devices.map(({ id, serial }) => deviceEntry(id, [serial])))) replica.receive(event)
-  const metrics = new AdmissionMetrics(createMetrics('authorizer'), replica)
+  const journal = new AdmissionJournal()
+  const metrics = new AdmissionMetrics(createMetrics('authorizer'), replica, journal)
   const refusals = new RefusalLog(logger)
   const admission = new Admission({
     replica,
     metrics,
     logger,
     refusals,
+    journal,
     rules: { certificates: new CertificateReader(leaf.caPem) },
   })
   return WebhookServer.start({

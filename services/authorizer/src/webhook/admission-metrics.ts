@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import type { Decision } from '../decision/decision'
+import type { AdmissionJournal } from '../journal/admission-journal'
 import type { DirectoryReplica } from '../replica/directory-replica'
 
 /** What the authorizer counts. */
@@ -8,8 +9,12 @@ export class AdmissionMetrics {
   private readonly seconds: Histogram
   private readonly refusedRequests: Counter
   private readonly streamEnds: Counter
+  private readonly audited: Counter
+  /** Counters and histograms with their labels: to look them up by label costs more than the decision. */
+  private readonly outcomes = new Map<string, Counter.Internal>()
+  private readonly times: Readonly<Record<Hook, Histogram.Internal<'hook'>>>
 
-  constructor(registry: Registry, replica: DirectoryReplica) {
+  constructor(registry: Registry, replica: DirectoryReplica, journal: AdmissionJournal) {
     const registers = [registry]
     this.decisions = new Counter({
       name: 'ares_authorizer_decisions_total',
@@ -24,6 +29,19 @@ export class AdmissionMetrics {
       buckets: [0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.025],
       registers,
     })
+    this.times = { authn: this.seconds.labels('authn'), authz: this.seconds.labels('authz') }
+    this.audited = new Counter({
+      name: 'ares_authorizer_audited_lines_total',
+      help: 'Lines of the audit by what became of them; failed ones are sent again.',
+      labelNames: ['result'],
+      registers,
+    })
+    gauge('ares_authorizer_audit_waiting', 'Lines that wait to be taken by api.', () => journal.size)
+    gauge(
+      'ares_authorizer_audit_without_particulars',
+      'Decisions that were too many to be noted with client, address and topic, since the start.',
+      () => journal.withoutParticulars,
+    )
     this.refusedRequests = new Counter({
       name: 'ares_authorizer_refused_requests_total',
       help: 'Handshakes and requests that came to no decision, by cause.',
@@ -62,9 +80,19 @@ export class AdmissionMetrics {
     }
   }
 
-  decided(hook: 'authn' | 'authz', { result, reason }: Decision, tookMs: number): void {
-    this.decisions.inc({ hook, result, reason })
-    this.seconds.observe({ hook }, tookMs / 1_000)
+  decided(hook: Hook, { result, reason }: Decision, tookMs: number): void {
+    const name = `${hook} ${result} ${reason}`
+    let outcome = this.outcomes.get(name)
+    if (!outcome) {
+      outcome = this.decisions.labels(hook, result, reason)
+      this.outcomes.set(name, outcome)
+    }
+    outcome.inc()
+    this.times[hook].observe(tookMs / 1_000)
+  }
+
+  audit(lines: number, result: 'stored' | 'failed' | 'dropped'): void {
+    this.audited.inc({ result }, lines)
   }
 
   requestRefused(cause: string): void {
@@ -75,3 +103,5 @@ export class AdmissionMetrics {
     this.streamEnds.inc({ cause })
   }
 }
+
+type Hook = 'authn' | 'authz'

@@ -1,7 +1,8 @@
 import type { Logger } from '@ares/chassis'
 import { type ConnectDecision, type ConnectRules, decideConnect } from '../decision/authn'
 import { type ActionRequest, decideAction } from '../decision/authz'
-import type { Decision, Reason } from '../decision/decision'
+import { type Decision, type Reason, whoOf } from '../decision/decision'
+import type { AdmissionJournal } from '../journal/admission-journal'
 import type { DirectoryReplica } from '../replica/directory-replica'
 import type { AdmissionMetrics } from './admission-metrics'
 import { readAction, readConnect } from './bodies'
@@ -10,7 +11,7 @@ import { DENY } from './webhook-server'
 
 const ALLOW = '{"result":"allow"}'
 
-/** The two hooks: from the bytes of a question to the JSON of its answer, with the explanation in log and metrics. */
+/** The two hooks: from the bytes of a question to the JSON of its answer, with the explanation in journal, log and metrics. */
 export class Admission {
   constructor(
     private readonly parts: {
@@ -19,6 +20,7 @@ export class Admission {
       readonly metrics: AdmissionMetrics
       readonly logger: Logger
       readonly refusals: RefusalLog
+      readonly journal: Pick<AdmissionJournal, 'note'>
       /** Wall clock, milliseconds: certificates and tokens end by it. */
       readonly now?: () => number
     },
@@ -26,37 +28,42 @@ export class Admission {
 
   /** POST /mqtt/authn */
   readonly connect = (body: Buffer): string => {
-    const { replica, rules, metrics, logger, refusals, now = Date.now } = this.parts
+    const { replica, rules, metrics, logger, refusals, journal, now = Date.now } = this.parts
     const startedMs = performance.now()
     const request = readConnect(body)
     const decision: ConnectDecision = request ? decideConnect(request, replica.knowledge(), now(), rules) : MALFORMED
     metrics.decided('authn', decision, performance.now() - startedMs)
-    const fields = { ...explanation(decision), clientId: short(request?.clientid), peer: short(request?.peerhost) }
-    if (decision.result === 'deny') {
-      refusals.refused('connection refused', decision.reason, { ...fields, zone: short(request?.zone) })
+    const allowed = decision.result === 'allow'
+    const asked = { clientId: short(request?.clientid), peer: short(request?.peerhost), zone: short(request?.zone) }
+    journal.note({ ...decision, ...asked, action: 'connect', allowed })
+    if (!allowed) {
+      refusals.refused('connection refused', decision.reason, () => ({ ...explanation(decision), ...asked }))
       return DENY
     }
-    logger.info('connection allowed', { ...fields, zone: request?.zone, expireAt: decision.expireAt })
-    return JSON.stringify({
-      result: 'allow',
-      is_superuser: false,
-      expire_at: decision.expireAt,
-      ...(decision.acl ? { acl: decision.acl } : {}),
-    })
+    // A line for each would cost more than all the rest: the journal has it, and metrics count it.
+    if (logger.isDebugEnabled()) {
+      logger.debug('connection allowed', { ...explanation(decision), ...asked, expireAt: decision.expireAt })
+    }
+    const acl = decision.acl === undefined ? '' : `,"acl":${decision.acl}`
+    return `{"result":"allow","is_superuser":false,"expire_at":${decision.expireAt}${acl}}`
   }
 
   /** POST /mqtt/authz */
   readonly action = (body: Buffer): string => {
-    const { replica, metrics, logger, refusals } = this.parts
+    const { replica, metrics, logger, refusals, journal } = this.parts
     const startedMs = performance.now()
     const request = readAction(body)
     const decision: Decision = request ? decideAction(request, replica.knowledge()) : MALFORMED
     metrics.decided('authz', decision, performance.now() - startedMs)
     if (decision.result === 'deny') {
-      refusals.refused('action refused', decision.reason, { ...explanation(decision), ...shownAction(request) })
+      if (request) journal.note({ ...decision, ...shownAction(request), allowed: false })
+      refusals.refused('action refused', decision.reason, () => ({
+        ...explanation(decision),
+        ...(request ? shownAction(request) : {}),
+      }))
       return DENY
     }
-    if (logger.isDebugEnabled()) {
+    if (request && logger.isDebugEnabled()) {
       logger.debug('action allowed', { ...explanation(decision), ...shownAction(request) })
     }
     return ALLOW
@@ -65,25 +72,24 @@ export class Admission {
 
 const MALFORMED = { result: 'deny', reason: 'malformed' as Reason } as const
 
-function explanation({ who, rule, directoryVersion, directoryAgeMs }: Decision): Record<string, unknown> {
+function explanation(decision: Decision): Record<string, unknown> {
+  const { rule, serial, directoryVersion, directoryAgeMs } = decision
   return {
-    who,
+    who: whoOf(decision),
+    ...(serial === undefined ? {} : { serial }),
     ...(rule === undefined ? {} : { rule }),
     ...(directoryVersion === undefined ? {} : { directoryVersion: String(directoryVersion), directoryAgeMs }),
   }
 }
 
-const shownAction = (request: ActionRequest | undefined): Record<string, unknown> =>
-  request
-    ? {
-        clientId: short(request.clientid),
-        peer: short(request.peerhost),
-        action: request.action,
-        topic: short(request.topic),
-        qos: request.qos,
-        retain: request.retain,
-      }
-    : {}
+const shownAction = (request: ActionRequest) => ({
+  clientId: short(request.clientid),
+  peer: short(request.peerhost),
+  action: request.action,
+  topic: short(request.topic),
+  qos: request.qos,
+  retain: request.retain,
+})
 
 /** What a client chose may be 64 KiB long. */
 const short = (text: string | undefined): string | undefined =>

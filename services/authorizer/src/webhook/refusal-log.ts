@@ -16,11 +16,12 @@ export class RefusalLog {
     },
   ) {}
 
-  refused(message: string, reason: string, fields: Readonly<Record<string, unknown>>): void {
+  /** @param fields asked for only when there is a line */
+  refused(message: string, reason: string, fields: () => Readonly<Record<string, unknown>> = () => ({})): void {
     const count = (this.seen.get(reason) ?? 0) + 1
     this.seen.set(reason, count)
     this.window ??= setTimeout(() => this.close(), this.options.windowMs).unref()
-    if (count <= this.options.linesPerReason) this.logger.warn(message, { reason, ...fields })
+    if (count <= this.options.linesPerReason) this.logger.warn(message, { reason, ...fields() })
   }
 
   /** Tells what was left out and begins anew. */

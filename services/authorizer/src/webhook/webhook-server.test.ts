@@ -4,6 +4,7 @@ import { connect, type TLSSocket } from 'node:tls'
 import { createLogger, createMetrics, type Leaf } from '@ares/chassis'
 import fc from 'fast-check'
 import { CertificateReader } from '../decision/certificate'
+import { AdmissionJournal } from '../journal/admission-journal'
 import { DirectoryReplica } from '../replica/directory-replica'
 import { until } from '../testing/test-api'
 import { TestCa, TestIdentity, type TestLeaf } from '../testing/test-ca'
@@ -38,11 +39,13 @@ beforeAll(async () => {
   device = await ca.issue(`${DEVICE_ID}.device.ares4.internal`)
   const replica = new DirectoryReplica()
   for (const event of snapshot([deviceEntry(DEVICE_ID, [device.serialBytes])])) replica.receive(event)
+  const journal = new AdmissionJournal()
   const admission = new Admission({
     replica,
-    metrics: new AdmissionMetrics(createMetrics('test'), replica),
+    metrics: new AdmissionMetrics(createMetrics('test'), replica, journal),
     logger,
     refusals: new RefusalLog(logger),
+    journal,
     rules: { certificates: new CertificateReader(ca.caPem) },
   })
   server = await WebhookServer.start({

@@ -1,0 +1,115 @@
+import { createGrpcClient, createLogger, DomainError } from '@ares/chassis'
+import { AdmissionAction, AdmissionResult, AdmissionServiceClient } from '@ares/proto/directory/v1/admission'
+import { TestApi, until } from '../testing/test-api'
+import { TestCa, TestIdentity } from '../testing/test-ca'
+import { AdmissionJournal } from './admission-journal'
+import { JournalSender } from './journal-sender'
+
+let ca: TestCa
+let api: TestApi
+let client: AdmissionServiceClient
+let journal: AdmissionJournal
+let sender: JournalSender
+let results: string[]
+
+beforeAll(async () => {
+  ca = await TestCa.create()
+})
+
+beforeEach(async () => {
+  api = await TestApi.start(new TestIdentity(await ca.issue('api.service.ares4.internal')), () => {})
+  client = createGrpcClient({
+    client: AdmissionServiceClient,
+    address: `127.0.0.1:${api.port}`,
+    identity: new TestIdentity(await ca.issue('authorizer.service.ares4.internal')),
+    serverName: 'api.service.ares4.internal',
+  })
+  journal = new AdmissionJournal()
+  results = []
+  sender = new JournalSender({
+    journal,
+    api: client,
+    logger: createLogger({ service: 'test', level: 'silent' }),
+    everyMs: 20,
+    onSent: (lines, result) => results.push(`${lines} ${result}`),
+  })
+})
+
+afterEach(async () => {
+  await sender.stop(100)
+  client.close()
+  await api.stop()
+})
+
+const note = (topic: string) =>
+  journal.note({
+    action: 'subscribe',
+    allowed: false,
+    reason: 'no_rule',
+    className: 'device',
+    subjectId: 'd1',
+    serial: '0a0b',
+    clientId: 'd1',
+    peer: '10.0.0.1',
+    topic,
+  })
+
+it('brings what was decided to api', async () => {
+  sender.start()
+  note('a')
+  note('a')
+  await until('the batch', () => api.admissions.length > 0)
+  expect(api.admissions).toEqual([
+    {
+      at: expect.any(Date),
+      count: 2,
+      action: AdmissionAction.ADMISSION_ACTION_SUBSCRIBE,
+      result: AdmissionResult.ADMISSION_RESULT_DENY,
+      reason: 'no_rule',
+      rule: '',
+      className: 'device',
+      subjectId: 'd1',
+      clientId: 'd1',
+      certificateSerial: Buffer.from('0a0b', 'hex'),
+      peerAddress: '10.0.0.1',
+      zone: '',
+      topic: 'a',
+    },
+  ])
+})
+
+it('sends more than a batch without a pause, each line once', async () => {
+  for (let i = 0; i < 1_100; i++) note(`t${i}`)
+  sender.start()
+  await until('all lines', () => api.admissions.length >= 1_100)
+  expect(api.batches.map(({ admissions }) => admissions.length)).toEqual([250, 250, 250, 250, 100])
+  expect(new Set(api.admissions.map(({ topic }) => topic)).size).toBe(1_100)
+})
+
+it('sends a batch that failed again under the same id, and what came meanwhile after it', async () => {
+  api.breakAudit(new DomainError('unavailable', 'database_away', 'PostgreSQL cannot be reached.'))
+  note('a')
+  sender.start()
+  await until('a failure', () => results.includes('1 failed'))
+  note('b')
+  api.breakAudit(undefined)
+  await until('both', () => results.filter((result) => result === '1 stored').length === 2)
+  const [failed, ...taken] = [...new Map(api.batches.map((batch) => [batch.batchId, batch])).values()]
+  expect([failed, ...taken].map((batch) => batch?.admissions.map(({ topic }) => topic))).toEqual([['a'], ['b']])
+})
+
+it('drops what api calls wrong, so that the rest is not held up', async () => {
+  api.breakAudit(new DomainError('invalid', 'invalid_admissions', 'meant to fail'))
+  note('a')
+  sender.start()
+  await until('the batch to be dropped', () => results.includes('1 dropped'))
+  api.breakAudit(undefined)
+  note('b')
+  await until('the next one', () => results.includes('1 stored'))
+})
+
+it('sends what waits before it stops', async () => {
+  note('a')
+  await sender.stop()
+  expect(api.admissions.map(({ topic }) => topic)).toEqual(['a'])
+})
