@@ -12,10 +12,17 @@ import { AdmissionService } from './features/admissions/admissions.service'
 import { AdmissionStore } from './features/admissions/admissions.store'
 import { auditRoutes } from './features/audit/audit.routes'
 import { AuditService } from './features/audit/audit.service'
+import { AttemptLimit } from './features/certificates/attempt-limit'
 import { certificateRoutes } from './features/certificates/certificates.routes'
 import { CertificateService } from './features/certificates/certificates.service'
 import { CertificateStore } from './features/certificates/certificates.store'
 import type { Pki } from './features/certificates/pki'
+import { renewalRoutes } from './features/certificates/renewal.routes'
+import { renewalRpc } from './features/certificates/renewal.rpc'
+import { RenewalService } from './features/certificates/renewal.service'
+import { RenewalStore } from './features/certificates/renewal.store'
+import { Retirement } from './features/certificates/retirement'
+import { CertificateSigning } from './features/certificates/signing'
 import { CommandDelivery, listenerPublishers } from './features/commands/command-delivery'
 import { commandRoutes } from './features/commands/commands.routes'
 import { commandsRpc } from './features/commands/commands.rpc'
@@ -67,9 +74,9 @@ export interface Rooms {
   stop(): Promise<void>
 }
 
-/** The rooms where people arrange things: identity, hardware, devices, certificates, audit. */
+/** The rooms where people arrange things: identity, hardware, devices, certificates, audit; and what devices say of themselves. */
 export function peopleRooms(
-  { database: { prisma }, config, logger }: ApiContext,
+  { database: { prisma, pool }, config, logger }: ApiContext,
   pki: Pki,
   passwordCost?: PasswordCost,
 ): Rooms & { readonly authenticate: Authenticate } {
@@ -78,17 +85,31 @@ export function peopleRooms(
   const users = new UserService(prisma, audit, passwordCost)
   const sessions = new SessionService(prisma, tokens, audit, passwordCost)
   const organizations = new OrganizationService(prisma, users, audit)
-  const certificates = new CertificateService(new CertificateStore(prisma), pki, audit, logger)
+  const certificateStore = new CertificateStore(prisma)
+  const signing = new CertificateSigning(certificateStore, pki, logger)
+  const certificates = new CertificateService(certificateStore, signing, audit)
+  const renewalStore = new RenewalStore(prisma)
+  const renewals = new RenewalService(certificateStore, renewalStore, signing, audit, logger)
+  const retirement = new Retirement(certificateStore, renewalStore, audit, logger)
   return {
     routes: [
       ...identityRoutes({ sessions, users, organizations }),
       ...hardwareRoutes(new HardwareService(prisma, audit)),
       ...deviceRoutes(new DeviceService(prisma, audit)),
       ...certificateRoutes(certificates),
+      ...renewalRoutes(renewals, new AttemptLimit()),
       ...auditRoutes(audit),
     ],
-    rpc: [],
-    allow: {},
+    rpc: [
+      {
+        definition: DeviceServiceService,
+        implementation: { ...statusRpc(new StatusService(new StatusStore(pool))), ...renewalRpc(renewals) },
+      },
+    ],
+    allow: {
+      [DeviceServiceService.recordStatus.path]: ['listener'],
+      [DeviceServiceService.renewCertificate.path]: ['listener'],
+    },
     async authenticate(token) {
       const { userId, email, sessionId } = await tokens.verify(token)
       return { kind: 'user', id: userId, email, sessionId }
@@ -99,8 +120,9 @@ export function peopleRooms(
         logger.info('made the first user', { email: firstUser.email })
       }
       await tokens.start()
+      retirement.start()
     },
-    async stop() {},
+    stop: () => retirement.stop(),
   }
 }
 
@@ -147,7 +169,6 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
         definition: TelemetryServiceService,
         implementation: telemetryRpc(new IngestService(hardware, new IngestStore(ingestPool, partitions), lastSeen)),
       },
-      { definition: DeviceServiceService, implementation: statusRpc(new StatusService(new StatusStore(pool))) },
       { definition: CommandServiceService, implementation: commandsRpc(commands) },
       {
         definition: DirectoryServiceService,
@@ -157,7 +178,6 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
     ],
     allow: {
       [TelemetryServiceService.ingest.path]: ['listener'],
-      [DeviceServiceService.recordStatus.path]: ['listener'],
       [CommandServiceService.recordResponses.path]: ['listener'],
       [DirectoryServiceService.watchDirectory.path]: ['authorizer'],
       [DirectoryServiceService.confirmDirectory.path]: ['authorizer'],

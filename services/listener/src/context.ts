@@ -47,7 +47,11 @@ export async function createContext(config: ListenerConfig, signal?: AbortSignal
     vaultAddress: address,
     vaultCaPem,
     caPem: await loadCaFile(config.caFile, { logger, signal }),
-    credentials: credentialsFrom(credentials, createVaultClient({ address, caPem: vaultCaPem })),
+    caFile: config.caFile,
+    credentials: credentialsFrom(credentials, {
+      client: createVaultClient({ address, caPem: vaultCaPem }),
+      service: 'listener',
+    }),
     logger,
     health,
     metrics,

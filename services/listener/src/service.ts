@@ -4,6 +4,7 @@ import { commandDelivery } from './commands/command-delivery'
 import type { ListenerConfig } from './config'
 import { createContext, type ListenerContext } from './context'
 import { createIngestMetrics } from './ingest/ingest-metrics'
+import { RenewalSink } from './ingest/renewal-sink'
 import { ResponseSink } from './ingest/response-sink'
 import { Router } from './ingest/router'
 import { Reach, type Sink } from './ingest/sink'
@@ -85,9 +86,16 @@ export class ListenerService {
     })
     const status = new StatusSink({ ...parts, client: api.devices, deadLetters: telemetry })
     const responses = new ResponseSink({ ...parts, client: api.commands, deadLetters: telemetry })
+    const renewals = new RenewalSink({
+      client: api.devices,
+      deadLetters: telemetry,
+      publish: (topic, payload) => session.publishAcknowledged(topic, payload, { waitMs: ANSWER_LIMIT_MS }),
+      metrics,
+      logger,
+    })
     // In this order: what the others cannot read ends up in telemetry.
-    this.sinks = [status, responses, telemetry]
-    const router = new Router({ telemetry, status, responses }, { metrics, logger })
+    this.sinks = [renewals, status, responses, telemetry]
+    const router = new Router({ telemetry, status, responses, renewals }, { metrics, logger })
     const session = new MqttSession(config.mqtt, {
       identity,
       logger,
@@ -121,6 +129,9 @@ export class ListenerService {
     return result
   }
 }
+
+/** How long the broker may take for the PUBACK of an answer to a device. */
+const ANSWER_LIMIT_MS = 5_000
 
 /** Not well: api does not answer, or the oldest message has been waiting for too long. */
 function ingestState(session: MqttSession, reach: Reach, alarmMs: number): { ok: boolean; detail: string } {

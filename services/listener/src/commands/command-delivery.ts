@@ -4,7 +4,7 @@ import type { CommandDeliveryServiceServer, PublishRequest, PublishResponse } fr
 import { type MqttSession, NoSession } from '../mqtt/session'
 
 /** CommandDeliveryService: api hands a command over, the answer comes when the broker has acknowledged it. */
-export function commandDelivery(session: Pick<MqttSession, 'publishCommand'>): CommandDeliveryServiceServer {
+export function commandDelivery(session: Pick<MqttSession, 'publishAcknowledged'>): CommandDeliveryServiceServer {
   return {
     publish: unaryHandler<PublishRequest, PublishResponse>(async (request, call) => {
       const payload = payloadOf(request)
@@ -12,7 +12,7 @@ export function commandDelivery(session: Pick<MqttSession, 'publishCommand'>): C
       const waitMs = Math.min(ACKNOWLEDGE_LIMIT_MS, remainingMs(call.getDeadline()))
       try {
         const topic = topics.command(request.deviceId, request.commandId)
-        return { taken: await session.publishCommand(topic, payload, { expirySeconds, waitMs }) }
+        return { taken: await session.publishAcknowledged(topic, payload, { expirySeconds, waitMs }) }
       } catch (error) {
         if (error instanceof NoSession) throw new DomainError('unavailable', 'no_session', error.message)
         throw new DomainError(

@@ -44,6 +44,12 @@ export function createIngestMetrics(registry: Registry) {
       labelNames: ['sink'] as const,
       registers,
     }),
+    renewals: new Counter({
+      name: 'ares_listener_renewals_total',
+      help: 'Requests of devices for a new certificate, by what they were told: issued, or the code of the error',
+      labelNames: ['result'] as const,
+      registers,
+    }),
     reconnects: new Counter({
       name: 'ares_listener_reconnects_total',
       help: 'Tries to reconnect to the broker',

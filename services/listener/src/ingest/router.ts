@@ -2,6 +2,7 @@ import type { Logger } from '@ares/chassis'
 import { parseDeviceTopic } from '@ares/proto'
 import type { Delivery } from '../mqtt/holding-client'
 import type { IngestMetrics } from './ingest-metrics'
+import type { RenewalSink } from './renewal-sink'
 import type { ResponseSink } from './response-sink'
 import type { StatusSink } from './status-sink'
 import type { TelemetrySink } from './telemetry-sink'
@@ -13,6 +14,7 @@ export class Router {
       readonly telemetry: Pick<TelemetrySink, 'take'>
       readonly status: Pick<StatusSink, 'take'>
       readonly responses: Pick<ResponseSink, 'take'>
+      readonly renewals: Pick<RenewalSink, 'take'>
     },
     private readonly parts: { readonly metrics: IngestMetrics; readonly logger: Logger },
   ) {}
@@ -28,6 +30,9 @@ export class Router {
         break
       case 'response':
         this.sinks.responses.take(delivery, topic.deviceId, topic.commandId)
+        break
+      case 'certificateRequest':
+        this.sinks.renewals.take(delivery, topic.deviceId)
         break
       default:
         this.ignore(delivery)

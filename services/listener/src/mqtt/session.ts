@@ -27,6 +27,8 @@ export class MqttSession {
   private failure: Error | undefined
   private retry: NodeJS.Timeout | undefined
   private stopRenewals: () => void = () => undefined
+  /** Of the certificate that the current connection was made with. */
+  private shownSerial: string | undefined
   /** Sessions that ended before they were of use, one after the other. */
   private shortLived = 0
 
@@ -83,17 +85,17 @@ export class MqttSession {
   }
 
   /**
-   * Publishes a command. @returns whether a session took it
+   * Publishes at QoS 1: a command, an answer. @returns whether a session took it
    * @throws NoSession when there is none, or the broker does not answer in time (it may still deliver)
    */
-  async publishCommand(
+  async publishAcknowledged(
     topic: string,
     payload: string,
     limits: { expirySeconds?: number; waitMs: number },
   ): Promise<boolean> {
     if (!this.client.connected) throw new NoSession('the listener has no session with the broker')
     const expiry = this.version === '5' ? limits.expirySeconds : undefined
-    const late = new NoSession('the broker has not acknowledged in time; the command may still arrive')
+    const late = new NoSession('the broker has not acknowledged in time; it may still arrive')
     return within(this.client.publishAcknowledged(topic, payload, expiry), limits.waitMs, late)
   }
 
@@ -162,7 +164,10 @@ export class MqttSession {
       if (reasonCode === SESSION_TAKEN_OVER) this.giveUp()
       else logger.warn('the broker ended the connection', { reasonCode })
     })
-    this.stopRenewals = this.parts.identity.onRenewed(() => this.refresh())
+    this.stopRenewals = this.parts.identity.onRenewed(({ serial }) => {
+      // Told for a new CA bundle as well: that one serves the next connection and is no reason to make one now.
+      if (serial !== this.shownSerial) void this.refresh()
+    })
   }
 
   private explain(error: NodeJS.ErrnoException | ErrorWithReasonCode): void {
@@ -255,7 +260,8 @@ export class MqttSession {
     const host = hostname.replace(/^\[|\]$/g, '')
     try {
       if (protocol === 'mqtt:') return net.connect({ host, port: Number(port || 1883), noDelay: true })
-      const { chainPem, keyPem, caPem } = this.parts.identity.current()
+      const { chainPem, keyPem, caPem, serial } = this.parts.identity.current()
+      this.shownSerial = serial
       const socket = tls.connect({
         host,
         port: Number(port || 8883),

@@ -10,7 +10,12 @@ import {
   unaryHandler,
 } from '@ares/chassis'
 import { CommandServiceService, type RecordResponsesRequest } from '@ares/proto/commands/v1/commands'
-import { DeviceServiceService, type RecordStatusRequest } from '@ares/proto/devices/v1/devices'
+import {
+  DeviceServiceService,
+  type RecordStatusRequest,
+  type RenewCertificateRequest,
+  type RenewCertificateResponse,
+} from '@ares/proto/devices/v1/devices'
 import {
   type IngestRequest,
   type IngestResponse,
@@ -30,6 +35,9 @@ export class TestApi {
   readonly responses: RecordResponsesRequest['responses'] = []
   /** Replaced by tests. */
   answer: Answer = commitAll
+  renew: (request: RenewCertificateRequest) => Promise<RenewCertificateResponse> = async () => ({
+    result: { $case: 'refused', value: { code: 'renewal_too_early', detail: 'not yet', retryAfterSeconds: 60 } },
+  })
   private server: GrpcServer | undefined
 
   constructor(private readonly identity: LeafSource) {}
@@ -53,6 +61,7 @@ export class TestApi {
               this.statuses.push(...request.statuses)
               return { changed: request.statuses.length }
             }),
+            renewCertificate: unaryHandler((request: RenewCertificateRequest) => this.renew(request)),
           },
         },
         {
@@ -68,6 +77,7 @@ export class TestApi {
       allow: {
         [TelemetryServiceService.ingest.path]: ['listener'],
         [DeviceServiceService.recordStatus.path]: ['listener'],
+        [DeviceServiceService.renewCertificate.path]: ['listener'],
         [CommandServiceService.recordResponses.path]: ['listener'],
       },
     })

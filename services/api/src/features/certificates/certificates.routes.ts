@@ -1,6 +1,6 @@
 import { defineRoute, type Route, scoped } from '../../http/route'
 import { pageOf, pageQuery } from '../../http/shapes'
-import { certificate, issuedCertificate, newCertificate } from './certificates.schema'
+import { answerOf, certificate, issuedCertificate, newCertificate } from './certificates.schema'
 import type { CertificateService } from './certificates.service'
 
 export function certificateRoutes(certificates: CertificateService): Route[] {
@@ -19,17 +19,7 @@ export function certificateRoutes(certificates: CertificateService): Route[] {
         too_many_certificates: 'the device has eight that are good',
         pki_unavailable: 'Vault does not answer now; try again',
       },
-      handle: async ({ actor, params, body }) => {
-        const signed = await certificates.issue(actor, params.deviceId, body.csr)
-        return {
-          serial: signed.serial,
-          certificate: signed.certificatePem,
-          chain: [...signed.chainPem],
-          fingerprint: signed.fingerprint,
-          notBefore: signed.notBefore,
-          expiresAt: signed.notAfter,
-        }
-      },
+      handle: async ({ actor, params, body }) => answerOf(await certificates.issue(actor, params.deviceId, body.csr)),
     }),
     defineRoute({
       method: 'get',

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { id, instant } from '../../http/shapes'
+import type { SignedCertificate } from './pki'
 
 const serial = z.string().meta({ example: '55:66:40:fd:0e', description: 'As Vault writes it.' })
 const fingerprint = z.string().meta({ description: 'SHA-256 of the DER, hexadecimal.' })
@@ -35,3 +36,12 @@ export const certificate = z
     revocationReason: z.string().nullable(),
   })
   .meta({ id: 'Certificate' })
+
+export const answerOf = (signed: SignedCertificate): z.input<typeof issuedCertificate> => ({
+  serial: signed.serial,
+  certificate: signed.certificatePem,
+  chain: [...signed.chainPem],
+  fingerprint: signed.fingerprint,
+  notBefore: signed.notBefore,
+  expiresAt: signed.notAfter,
+})

@@ -1,24 +1,25 @@
-import { DomainError, type Logger } from '@ares/chassis'
+import { DomainError } from '@ares/chassis'
 import { deviceCommonName } from '@ares/proto'
 import { z } from 'zod'
+import type { PrismaTransaction } from '../../database'
 import type { Certificate } from '../../generated/prisma/client'
 import { decodeCursor, type Page, pageFrom } from '../../http/shapes'
 import type { Actor, AuditService } from '../audit/audit.service'
 import { recordDirectoryChange } from '../directory/directory.changes'
 import type { CertificateOwner, CertificateStore } from './certificates.store'
 import { checkCsr } from './csr'
-import type { Pki, SignedCertificate } from './pki'
+import type { SignedCertificate } from './pki'
+import type { CertificateSigning } from './signing'
 
 /** As many as the directory carries for a device. */
-const MOST_CERTIFICATES = 8
+export const MOST_CERTIFICATES = 8
 
 /** Certificates of devices, from the request to the row that says whose they are. */
 export class CertificateService {
   constructor(
     private readonly store: CertificateStore,
-    private readonly pki: Pki,
+    private readonly signing: CertificateSigning,
     private readonly audit: AuditService,
-    private readonly logger: Logger,
   ) {}
 
   /**
@@ -28,15 +29,8 @@ export class CertificateService {
    */
   async issue(actor: Actor, deviceId: string, csrPem: string): Promise<SignedCertificate> {
     requireIssuable(await this.store.owner(deviceId))
-    const commonName = deviceCommonName(deviceId)
-    const csr = await checkCsr(csrPem, commonName)
-    const signed = await this.pki.signDevice(csr, commonName)
-    try {
-      await this.bind(actor, deviceId, signed)
-    } catch (error) {
-      await this.withdraw(signed.serial, error)
-      throw error
-    }
+    const csr = await checkCsr(csrPem, deviceCommonName(deviceId))
+    const { signed } = await this.signing.sign(csr, deviceId, (tx, made) => this.bind(tx, actor, deviceId, made))
     return signed
   }
 
@@ -46,35 +40,22 @@ export class CertificateService {
     return pageFrom(rows, page.limit, (row) => row.serial)
   }
 
-  private async bind(actor: Actor, deviceId: string, signed: SignedCertificate): Promise<void> {
-    await this.store.transaction(async (tx) => {
-      // It may have been disabled while Vault was signing.
-      const device = requireIssuable(await this.store.lockOwner(tx, deviceId))
-      await this.store.insert(tx, deviceId, signed, actor.kind === 'user' ? actor.id : null)
-      await this.audit.record(tx, {
-        actor,
-        action: 'certificate.issued',
-        subject: { kind: 'device', id: deviceId },
-        organizationId: device.organizationId,
-        detail: { serial: signed.serial, expiresAt: signed.notAfter.toISOString() },
-      })
-      await recordDirectoryChange(tx, { kind: 'device', id: deviceId })
+  private async bind(tx: PrismaTransaction, actor: Actor, deviceId: string, signed: SignedCertificate): Promise<void> {
+    // It may have been disabled while Vault was signing.
+    const device = requireIssuable(await this.store.lockOwner(tx, deviceId))
+    await this.store.insert(tx, deviceId, signed, { requestedBy: actor.kind === 'user' ? actor.id : null })
+    await this.audit.record(tx, {
+      actor,
+      action: 'certificate.issued',
+      subject: { kind: 'device', id: deviceId },
+      organizationId: device.organizationId,
+      detail: { serial: signed.serial, expiresAt: signed.notAfter.toISOString() },
     })
-  }
-
-  /** Revokes what could not be written down. A commit whose answer was lost may stand: then a revoked certificate has
-   *  a row, which harms nobody, because nobody ever got it. */
-  private async withdraw(serial: string, reason: unknown): Promise<void> {
-    try {
-      await this.pki.revoke(serial)
-      this.logger.warn('a certificate could not be written down and was revoked', { serial, error: reason })
-    } catch (error) {
-      this.logger.error('a certificate has no owner and could not be revoked', { serial, error, reason })
-    }
+    await recordDirectoryChange(tx, { kind: 'device', id: deviceId })
   }
 }
 
-function requireIssuable(device: CertificateOwner | undefined): CertificateOwner {
+export function requireIssuable(device: CertificateOwner | undefined): CertificateOwner {
   if (!device) throw new DomainError('not_found', 'device_not_found', 'There is no such device.')
   if (device.state !== 'active') {
     throw new DomainError('conflict', 'device_disabled', 'The device is disabled: it gets no certificate.')

@@ -1,3 +1,5 @@
+import { createHash, type KeyObject, X509Certificate } from 'node:crypto'
+import { splitPem } from '@ares/chassis'
 import type { PrismaTransaction } from '../../database'
 import type { Certificate, PrismaClient } from '../../generated/prisma/client'
 import type { DeviceState } from '../../generated/prisma/enums'
@@ -34,10 +36,14 @@ export class CertificateStore {
     tx: PrismaTransaction,
     deviceId: string,
     signed: SignedCertificate,
-    requestedBy: string | null,
+    { requestedBy = null, supersedes = null }: { requestedBy?: string | null; supersedes?: string | null } = {},
   ): Promise<void> {
-    const { serial, fingerprint, notBefore, notAfter } = signed
-    await tx.certificate.create({ data: { serial, deviceId, fingerprint, notBefore, notAfter, requestedBy } })
+    const { serial, fingerprint, notBefore, notAfter, certificatePem, chainPem } = signed
+    const pem = [certificatePem, ...chainPem].join('')
+    const publicKeyHash = publicKeyHashOf(new X509Certificate(certificatePem).publicKey)
+    await tx.certificate.create({
+      data: { serial, deviceId, fingerprint, notBefore, notAfter, requestedBy, supersedes, pem, publicKeyHash },
+    })
   }
 
   /** Newest first. @param after serial of the last one that was seen */
@@ -62,4 +68,16 @@ async function readOwner(prisma: PrismaTransaction, id: string): Promise<Certifi
     },
   })
   return device ? { ...device, certificates: device._count.certificates } : undefined
+}
+
+/** SHA-256 of a public key (SubjectPublicKeyInfo), 64 lower-case hexadecimal digits. */
+export function publicKeyHashOf(key: KeyObject | Buffer): string {
+  const der = Buffer.isBuffer(key) ? key : key.export({ type: 'spki', format: 'der' })
+  return createHash('sha256').update(der).digest('hex')
+}
+
+/** A certificate as it was handed out; undefined for one that is older than the column that keeps it. */
+export function handedOut(row: Certificate): SignedCertificate | undefined {
+  const [certificatePem, ...chainPem] = splitPem(row.pem ?? '')
+  return certificatePem === undefined ? undefined : { ...row, certificatePem, chainPem }
 }

@@ -46,6 +46,49 @@ export interface RecordStatusResponse {
   changed: number;
 }
 
+/** RenewCertificateRequest is one request of a device. */
+export interface RenewCertificateRequest {
+  /** Id of the device, from the topic: the broker has checked that it is the device itself. */
+  deviceId: string;
+  /** PKCS #10 in PEM, at most 16 KiB. Its only CN is the device's. */
+  csr: string;
+}
+
+/** RenewCertificateResponse is what the device gets to hear. */
+export interface RenewCertificateResponse {
+  /** What came of it. */
+  result?:
+    | //
+    /** The new certificate. The old one is good until the first connection with the new one, or until its own end. */
+    { $case: "certificate"; value: RenewedCertificate }
+    | //
+    /** There is none. */
+    { $case: "refused"; value: RenewalRefusal }
+    | undefined;
+}
+
+/** RenewedCertificate is a certificate with all that a TLS client needs beside its key. */
+export interface RenewedCertificate {
+  /** Serial number as Vault writes it: pairs of lower-case hexadecimal digits with colons between them. */
+  serial: string;
+  /** PEM. */
+  certificate: string;
+  /** PEM: the intermediate, then the root. */
+  chain: string[];
+  /** When it ends, UTC. */
+  expiresAt?: Date | undefined;
+}
+
+/** RenewalRefusal says why there is no new certificate. */
+export interface RenewalRefusal {
+  /** Stable; devices may branch on it, e.g. `renewal_too_early`, `csr_common_name_other`, `pki_unavailable`. */
+  code: string;
+  /** For a person. */
+  detail: string;
+  /** When it may be asked again, in seconds; 0: not known. */
+  retryAfterSeconds: number;
+}
+
 function createBaseDeviceStatus(): DeviceStatus {
   return { deviceId: "", online: false, receivedAt: undefined };
 }
@@ -293,6 +336,422 @@ export const RecordStatusResponse: MessageFns<RecordStatusResponse> = {
   },
 };
 
+function createBaseRenewCertificateRequest(): RenewCertificateRequest {
+  return { deviceId: "", csr: "" };
+}
+
+export const RenewCertificateRequest: MessageFns<RenewCertificateRequest> = {
+  encode(message: RenewCertificateRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.deviceId !== "") {
+      writer.uint32(10).string(message.deviceId);
+    }
+    if (message.csr !== "") {
+      writer.uint32(18).string(message.csr);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RenewCertificateRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRenewCertificateRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.deviceId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.csr = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RenewCertificateRequest {
+    return {
+      deviceId: isSet(object.deviceId)
+        ? globalThis.String(object.deviceId)
+        : isSet(object.device_id)
+        ? globalThis.String(object.device_id)
+        : "",
+      csr: isSet(object.csr) ? globalThis.String(object.csr) : "",
+    };
+  },
+
+  toJSON(message: RenewCertificateRequest): unknown {
+    const obj: any = {};
+    if (message.deviceId !== "") {
+      obj.deviceId = message.deviceId;
+    }
+    if (message.csr !== "") {
+      obj.csr = message.csr;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RenewCertificateRequest>, I>>(base?: I): RenewCertificateRequest {
+    return RenewCertificateRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RenewCertificateRequest>, I>>(object: I): RenewCertificateRequest {
+    const message = createBaseRenewCertificateRequest();
+    message.deviceId = object.deviceId ?? "";
+    message.csr = object.csr ?? "";
+    return message;
+  },
+};
+
+function createBaseRenewCertificateResponse(): RenewCertificateResponse {
+  return { result: undefined };
+}
+
+export const RenewCertificateResponse: MessageFns<RenewCertificateResponse> = {
+  encode(message: RenewCertificateResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.result?.$case) {
+      case "certificate":
+        RenewedCertificate.encode(message.result.value, writer.uint32(10).fork()).join();
+        break;
+      case "refused":
+        RenewalRefusal.encode(message.result.value, writer.uint32(18).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RenewCertificateResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRenewCertificateResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.result = { $case: "certificate", value: RenewedCertificate.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.result = { $case: "refused", value: RenewalRefusal.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RenewCertificateResponse {
+    return {
+      result: isSet(object.certificate)
+        ? { $case: "certificate", value: RenewedCertificate.fromJSON(object.certificate) }
+        : isSet(object.refused)
+        ? { $case: "refused", value: RenewalRefusal.fromJSON(object.refused) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: RenewCertificateResponse): unknown {
+    const obj: any = {};
+    if (message.result?.$case === "certificate") {
+      obj.certificate = RenewedCertificate.toJSON(message.result.value);
+    } else if (message.result?.$case === "refused") {
+      obj.refused = RenewalRefusal.toJSON(message.result.value);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RenewCertificateResponse>, I>>(base?: I): RenewCertificateResponse {
+    return RenewCertificateResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RenewCertificateResponse>, I>>(object: I): RenewCertificateResponse {
+    const message = createBaseRenewCertificateResponse();
+    switch (object.result?.$case) {
+      case "certificate": {
+        if (object.result?.value !== undefined && object.result?.value !== null) {
+          message.result = { $case: "certificate", value: RenewedCertificate.fromPartial(object.result.value) };
+        }
+        break;
+      }
+      case "refused": {
+        if (object.result?.value !== undefined && object.result?.value !== null) {
+          message.result = { $case: "refused", value: RenewalRefusal.fromPartial(object.result.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseRenewedCertificate(): RenewedCertificate {
+  return { serial: "", certificate: "", chain: [], expiresAt: undefined };
+}
+
+export const RenewedCertificate: MessageFns<RenewedCertificate> = {
+  encode(message: RenewedCertificate, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.serial !== "") {
+      writer.uint32(10).string(message.serial);
+    }
+    if (message.certificate !== "") {
+      writer.uint32(18).string(message.certificate);
+    }
+    for (const v of message.chain) {
+      writer.uint32(26).string(v!);
+    }
+    if (message.expiresAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.expiresAt), writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RenewedCertificate {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRenewedCertificate();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serial = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.certificate = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.chain.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.expiresAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RenewedCertificate {
+    return {
+      serial: isSet(object.serial) ? globalThis.String(object.serial) : "",
+      certificate: isSet(object.certificate) ? globalThis.String(object.certificate) : "",
+      chain: globalThis.Array.isArray(object?.chain) ? object.chain.map((e: any) => globalThis.String(e)) : [],
+      expiresAt: isSet(object.expiresAt)
+        ? fromJsonTimestamp(object.expiresAt)
+        : isSet(object.expires_at)
+        ? fromJsonTimestamp(object.expires_at)
+        : undefined,
+    };
+  },
+
+  toJSON(message: RenewedCertificate): unknown {
+    const obj: any = {};
+    if (message.serial !== "") {
+      obj.serial = message.serial;
+    }
+    if (message.certificate !== "") {
+      obj.certificate = message.certificate;
+    }
+    if (message.chain?.length) {
+      obj.chain = message.chain;
+    }
+    if (message.expiresAt !== undefined) {
+      obj.expiresAt = message.expiresAt.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RenewedCertificate>, I>>(base?: I): RenewedCertificate {
+    return RenewedCertificate.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RenewedCertificate>, I>>(object: I): RenewedCertificate {
+    const message = createBaseRenewedCertificate();
+    message.serial = object.serial ?? "";
+    message.certificate = object.certificate ?? "";
+    message.chain = object.chain?.map((e) => e) || [];
+    message.expiresAt = object.expiresAt ?? undefined;
+    return message;
+  },
+};
+
+function createBaseRenewalRefusal(): RenewalRefusal {
+  return { code: "", detail: "", retryAfterSeconds: 0 };
+}
+
+export const RenewalRefusal: MessageFns<RenewalRefusal> = {
+  encode(message: RenewalRefusal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.code !== "") {
+      writer.uint32(10).string(message.code);
+    }
+    if (message.detail !== "") {
+      writer.uint32(18).string(message.detail);
+    }
+    if (message.retryAfterSeconds !== 0) {
+      writer.uint32(24).uint32(message.retryAfterSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RenewalRefusal {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRenewalRefusal();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.code = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.detail = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.retryAfterSeconds = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RenewalRefusal {
+    return {
+      code: isSet(object.code) ? globalThis.String(object.code) : "",
+      detail: isSet(object.detail) ? globalThis.String(object.detail) : "",
+      retryAfterSeconds: isSet(object.retryAfterSeconds)
+        ? globalThis.Number(object.retryAfterSeconds)
+        : isSet(object.retry_after_seconds)
+        ? globalThis.Number(object.retry_after_seconds)
+        : 0,
+    };
+  },
+
+  toJSON(message: RenewalRefusal): unknown {
+    const obj: any = {};
+    if (message.code !== "") {
+      obj.code = message.code;
+    }
+    if (message.detail !== "") {
+      obj.detail = message.detail;
+    }
+    if (message.retryAfterSeconds !== 0) {
+      obj.retryAfterSeconds = Math.round(message.retryAfterSeconds);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RenewalRefusal>, I>>(base?: I): RenewalRefusal {
+    return RenewalRefusal.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RenewalRefusal>, I>>(object: I): RenewalRefusal {
+    const message = createBaseRenewalRefusal();
+    message.code = object.code ?? "";
+    message.detail = object.detail ?? "";
+    message.retryAfterSeconds = object.retryAfterSeconds ?? 0;
+    return message;
+  },
+};
+
 /** DeviceService keeps what devices say about themselves. Served by api, called by listener. */
 export type DeviceServiceService = typeof DeviceServiceService;
 export const DeviceServiceService = {
@@ -310,6 +769,22 @@ export const DeviceServiceService = {
       Buffer.from(RecordStatusResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RecordStatusResponse => RecordStatusResponse.decode(value),
   },
+  /**
+   * RenewCertificate signs a CSR that a device published on `ares4/{id}/certificate/request`. What the device must be
+   * told is an answer (`refused`), not a status. The same CSR again brings the same certificate, so a call whose answer
+   * was lost may be made again. UNAVAILABLE, DEADLINE_EXCEEDED: nothing is known, the device asks again later.
+   */
+  renewCertificate: {
+    path: "/ares.devices.v1.DeviceService/RenewCertificate" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RenewCertificateRequest): Buffer =>
+      Buffer.from(RenewCertificateRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RenewCertificateRequest => RenewCertificateRequest.decode(value),
+    responseSerialize: (value: RenewCertificateResponse): Buffer =>
+      Buffer.from(RenewCertificateResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RenewCertificateResponse => RenewCertificateResponse.decode(value),
+  },
 } as const;
 
 export interface DeviceServiceServer extends UntypedServiceImplementation {
@@ -318,6 +793,12 @@ export interface DeviceServiceServer extends UntypedServiceImplementation {
    * nothing. An unknown device is left out, not an error.
    */
   recordStatus: handleUnaryCall<RecordStatusRequest, RecordStatusResponse>;
+  /**
+   * RenewCertificate signs a CSR that a device published on `ares4/{id}/certificate/request`. What the device must be
+   * told is an answer (`refused`), not a status. The same CSR again brings the same certificate, so a call whose answer
+   * was lost may be made again. UNAVAILABLE, DEADLINE_EXCEEDED: nothing is known, the device asks again later.
+   */
+  renewCertificate: handleUnaryCall<RenewCertificateRequest, RenewCertificateResponse>;
 }
 
 export interface DeviceServiceClient extends Client {
@@ -339,6 +820,26 @@ export interface DeviceServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RecordStatusResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * RenewCertificate signs a CSR that a device published on `ares4/{id}/certificate/request`. What the device must be
+   * told is an answer (`refused`), not a status. The same CSR again brings the same certificate, so a call whose answer
+   * was lost may be made again. UNAVAILABLE, DEADLINE_EXCEEDED: nothing is known, the device asks again later.
+   */
+  renewCertificate(
+    request: RenewCertificateRequest,
+    callback: (error: ServiceError | null, response: RenewCertificateResponse) => void,
+  ): ClientUnaryCall;
+  renewCertificate(
+    request: RenewCertificateRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RenewCertificateResponse) => void,
+  ): ClientUnaryCall;
+  renewCertificate(
+    request: RenewCertificateRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RenewCertificateResponse) => void,
   ): ClientUnaryCall;
 }
 
