@@ -51,6 +51,11 @@ export interface StackOptions {
   /** More environment variables for a part, over those that it gets. */
   readonly env?: Partial<Readonly<Record<PartName, Readonly<Record<string, string>>>>>
   readonly postgresSettings?: Readonly<Record<string, string | number>>
+  /**
+   * Ports of proxies that the caller has put on the way from api to PostgreSQL and from the listeners to the broker. They
+   * lead to `ports.postgres` and `ports.mqttServices`; with them the caller can cut what they carry.
+   */
+  readonly detours?: { readonly database?: number; readonly services?: number }
   readonly progress?: Progress
   /** A part died, came back, or does not come back. */
   readonly onEvent?: (event: PartEvent) => void
@@ -293,7 +298,7 @@ export class Stack {
     return {
       ARES_HTTP_BIND: `${this.options.httpHost ?? '127.0.0.1'}:${ports.http}`,
       ARES_GRPC_BIND: `127.0.0.1:${ports.apiGrpc}`,
-      ARES_DATABASE_URL: this.databaseUrl,
+      ARES_DATABASE_URL: withPort(this.databaseUrl, this.options.detours?.database),
       ARES_LISTENER_ADDRESSES: listeners.map((port) => `127.0.0.1:${port}`).join(','),
       ARES_EMQX_API_URL: this.urls.brokerManagement,
       ARES_FIRST_USER_EMAIL: login.email,
@@ -307,7 +312,7 @@ export class Stack {
     const alone = this.options.listeners !== 2
     return this.startService(name, 'listener', {
       ARES_GRPC_BIND: `127.0.0.1:${index === 0 ? ports.listenerGrpc : ports.listener2Grpc}`,
-      ARES_MQTT_URL: `mqtts://localhost:${ports.mqttServices}`,
+      ARES_MQTT_URL: `mqtts://localhost:${this.options.detours?.services ?? ports.mqttServices}`,
       ARES_API_ADDRESS: `127.0.0.1:${ports.apiGrpc}`,
       ARES_LISTENER_INSTANCE: secretsOf(this.state).listeners[index] ?? '',
       ...(alone ? { ARES_MQTT_SESSION_EXPIRY: '1h', ARES_LEAVE_GROUP_ON_STOP: 'false' } : {}),
@@ -442,6 +447,13 @@ export class Stack {
 }
 
 const STOP_ORDER: readonly (readonly PartName[])[] = [['listener', 'listener-2'], ['broker'], ['authorizer'], ['api']]
+
+function withPort(url: string, port: number | undefined): string {
+  if (port === undefined) return url
+  const changed = new URL(url)
+  changed.port = String(port)
+  return changed.href
+}
 
 interface CredentialRequest {
   readonly type: 'ares-credential-request'
