@@ -5,6 +5,8 @@ const settings = z.object({
   ...commonVariables,
   /** Where EMQX asks. */
   ARES_WEBHOOK_BIND: variable.bind().prefault('0.0.0.0:8443'),
+  /** Where api asks for explanations. */
+  ARES_GRPC_BIND: variable.bind().prefault('0.0.0.0:9092'),
   /** gRPC of api, host:port. */
   ARES_API_ADDRESS: variable.address(),
   /** Beyond this age of the directory every report of health says so, and a line is logged. */
@@ -17,6 +19,7 @@ export interface AuthorizerConfig {
   readonly logLevel: string
   readonly opsBind: Bind
   readonly webhookBind: Bind
+  readonly grpcBind: Bind
   readonly apiAddress: string
   readonly vaultAddress: string
   readonly vaultCaFile: string | undefined
@@ -33,6 +36,7 @@ export function readConfig(env: NodeJS.ProcessEnv): AuthorizerConfig {
     logLevel: values.ARES_LOG_LEVEL,
     opsBind: values.ARES_OPS_BIND,
     webhookBind: values.ARES_WEBHOOK_BIND,
+    grpcBind: values.ARES_GRPC_BIND,
     apiAddress: values.ARES_API_ADDRESS,
     vaultAddress: values.ARES_VAULT_ADDR,
     vaultCaFile: values.ARES_VAULT_CA_FILE,

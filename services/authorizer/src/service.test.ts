@@ -32,6 +32,7 @@ describe('the authorizer', () => {
         logLevel: 'info',
         opsBind: LOOPBACK,
         webhookBind: LOOPBACK,
+        grpcBind: LOOPBACK,
         apiAddress: `127.0.0.1:${api.port}`,
         vaultAddress: 'http://127.0.0.1:1',
         vaultCaFile: undefined,

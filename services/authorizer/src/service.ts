@@ -1,7 +1,16 @@
-import { type LeafSource, type Logger, type OpsServer, startOpsServer } from '@ares/chassis'
+import {
+  type GrpcServer,
+  type LeafSource,
+  type Logger,
+  type OpsServer,
+  startGrpcServer,
+  startOpsServer,
+} from '@ares/chassis'
+import { AccessServiceService } from '@ares/proto/directory/v1/access'
 import type { AuthorizerConfig } from './config'
 import { type AuthorizerContext, createContext } from './context'
 import { CertificateReader } from './decision/certificate'
+import { explainRpc } from './explain/explain.rpc'
 import { JournalSender } from './journal/journal-sender'
 import { DirectoryWatcher } from './replica/directory-watcher'
 import { Admission } from './webhook/admission'
@@ -21,6 +30,7 @@ export class AuthorizerService {
   private readonly certificates: CertificateReader
   private readonly ends: (() => void | Promise<void>)[] = []
   private webhooks: WebhookServer | undefined
+  private grpc: GrpcServer | undefined
   private ops: OpsServer | undefined
 
   private constructor(
@@ -57,16 +67,14 @@ export class AuthorizerService {
     const { config, logger, health, registry, replica, journal, identity, metrics } = this.context
     health.check('directory', () => this.directoryCheck())
     this.ops = await startOpsServer({ bind: config.opsBind, health, metrics: registry, logger })
+    const whenOld = config.refuseWhenOld ? { refuseWhenOlderThanMs: config.directoryOldAfterMs } : {}
     const admission = new Admission({
       replica,
       metrics,
       logger,
       refusals: this.refusals,
       journal,
-      rules: {
-        certificates: this.certificates,
-        ...(config.refuseWhenOld ? { refuseWhenOlderThanMs: config.directoryOldAfterMs } : {}),
-      },
+      rules: { certificates: this.certificates, ...whenOld },
     })
     this.webhooks = await WebhookServer.start({
       identity,
@@ -78,6 +86,14 @@ export class AuthorizerService {
         this.refusals.refused('request refused', cause)
       },
     })
+    this.grpc = await startGrpcServer({
+      identity,
+      bind: config.grpcBind,
+      logger,
+      metrics: registry,
+      services: [{ definition: AccessServiceService, implementation: explainRpc(replica, whenOld) }],
+      allow: { [AccessServiceService.explain.path]: ['api'] },
+    })
     this.ends.push(identity.onRenewed((leaf) => this.certificates.trust(leaf.caPem)))
     this.watchAge()
     this.watcher.start()
@@ -86,14 +102,15 @@ export class AuthorizerService {
   }
 
   /** The real ports, also where the configuration says 0. */
-  get ports(): { readonly webhook: number | undefined; readonly ops: number | undefined } {
-    return { webhook: this.webhooks?.port, ops: this.ops?.port }
+  get ports(): Readonly<Record<'webhook' | 'grpc' | 'ops', number | undefined>> {
+    return { webhook: this.webhooks?.port, grpc: this.grpc?.port, ops: this.ops?.port }
   }
 
   async stop(): Promise<void> {
     this.stopping.abort()
     this.watcher.stop()
     await this.webhooks?.stop()
+    await this.grpc?.stop()
     await this.sender.stop()
     for (const end of this.ends) await end()
     this.refusals.close()

@@ -40,34 +40,29 @@ export function decideConnect(
   nowMs: number,
   rules: ConnectRules,
 ): ConnectDecision {
-  const answer = decide(request, knowledge, nowMs, rules)
-  return { ...answer, ...fromKnowledge(knowledge) }
+  return decideFrom(knowledge, rules, (known) => {
+    switch (request.zone as Zone) {
+      case 'devices':
+      case 'services':
+        return withCertificate(request, known, nowMs, rules)
+      case 'users':
+        return withToken(request, known, nowMs)
+      default:
+        return deny('unknown_zone')
+    }
+  })
 }
 
-function decide(
-  request: ConnectRequest,
+/** Lets nobody in when too little is known, and puts to each decision from what it was made. */
+export function decideFrom(
   knowledge: Knowledge | undefined,
-  nowMs: number,
-  rules: ConnectRules,
+  { refuseWhenOlderThanMs = Number.POSITIVE_INFINITY }: Pick<ConnectRules, 'refuseWhenOlderThanMs'>,
+  decide: (knowledge: Knowledge) => ConnectDecision,
 ): ConnectDecision {
   if (!knowledge) return deny('no_directory')
-  if (isTooOld(knowledge, rules)) return deny('directory_too_old')
-  switch (request.zone as Zone) {
-    case 'devices':
-    case 'services':
-      return withCertificate(request, knowledge, nowMs, rules)
-    case 'users':
-      return withToken(request, knowledge, nowMs)
-    default:
-      return deny('unknown_zone')
-  }
+  const decision = knowledge.ageMs > refuseWhenOlderThanMs ? deny('directory_too_old') : decide(knowledge)
+  return { ...decision, ...fromKnowledge(knowledge) }
 }
-
-/** Whether nobody new is let in, because it is not known well enough who there is. */
-export const isTooOld = (
-  { ageMs }: Knowledge,
-  { refuseWhenOlderThanMs }: Pick<ConnectRules, 'refuseWhenOlderThanMs'>,
-) => ageMs > (refuseWhenOlderThanMs ?? Number.POSITIVE_INFINITY)
 
 function withCertificate(
   request: ConnectRequest,

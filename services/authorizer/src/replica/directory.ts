@@ -13,6 +13,8 @@ export interface KnownDevice {
   readonly active: boolean
   /** @param serial lower-case hex without leading zero bytes */
   hasSerial(serial: string): boolean
+  /** All of them. */
+  serials(): string[]
 }
 
 export interface KnownUser {
@@ -52,7 +54,7 @@ export class DirectoryTables implements Directory {
 
   device(id: string): KnownDevice | undefined {
     const record = this.devices.get(id)
-    return record && { ...deviceFields(record, this.organizations), hasSerial: (serial) => holdsSerial(record, serial) }
+    return record && knownDevice(record, this.organizations)
   }
 
   userByEmail(email: string): KnownUser | undefined {
@@ -176,13 +178,18 @@ function withoutLeadingZeros(serial: Uint8Array): Uint8Array {
   return start === 0 ? serial : serial.subarray(start)
 }
 
-function deviceFields(record: Buffer, organizations: readonly string[]) {
-  return { active: record[0] === 1, organizationId: organizations[record.readUInt32LE(1)] ?? '' }
-}
+/** Reads no more of a record than is asked for. */
+const knownDevice = (record: Buffer, organizations: readonly string[]): KnownDevice => ({
+  active: record[0] === 1,
+  organizationId: organizations[record.readUInt32LE(1)] ?? '',
+  serials: () => serialsOf(record),
+  hasSerial: (serial) => serialsOf(record).includes(serial),
+})
 
-function holdsSerial(record: Buffer, serial: string): boolean {
+function serialsOf(record: Buffer): string[] {
+  const serials: string[] = []
   for (let at = 5; at < record.length; at += 1 + (record[at] ?? 0)) {
-    if (record.toString('hex', at + 1, at + 1 + (record[at] ?? 0)) === serial) return true
+    serials.push(record.toString('hex', at + 1, at + 1 + (record[at] ?? 0)))
   }
-  return false
+  return serials
 }
