@@ -3,6 +3,7 @@ import { topics } from '@ares/proto'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import type { DeviceIdentity, FleetDevice } from './fleet'
 import { Outbox, type OutboxOptions, type Report } from './outbox'
+import { Renewal, type RenewalAnswer } from './renewal'
 import { Sensor } from './sensor'
 
 export interface DeviceOptions {
@@ -11,6 +12,8 @@ export interface DeviceOptions {
   /** Time between two reports; default 2 s, as fast as a DHT22 can be read. 0: it reports only when told to. */
   readonly intervalMs?: number
   readonly outbox?: OutboxOptions
+  /** Part of its certificate's life after which it asks for the next one; default a little over one half. */
+  readonly renewAfter?: number
   /** What the device would print on its console. */
   readonly log?: (line: string) => void
 }
@@ -29,6 +32,8 @@ export interface DeviceStats {
   readonly waiting: number
   /** Given up because too many were waiting. */
   readonly dropped: number
+  /** New certificates that it has connected with. */
+  readonly renewed: number
 }
 
 const HOUSEKEEPING_MS = 1_000
@@ -45,13 +50,15 @@ export class SimulatedDevice {
   private readonly log: (line: string) => void
   // The clock, so that a device that starts again does not count from where it has been.
   private sequence = Date.now()
-  private counts = { made: 0, acknowledged: 0, committed: 0, refused: 0 }
+  private counts = { made: 0, acknowledged: 0, committed: 0, refused: 0, renewed: 0 }
+  private readonly renewal: Renewal
 
   constructor(
     readonly device: FleetDevice,
-    private identity: DeviceIdentity,
+    identity: DeviceIdentity,
     private readonly options: DeviceOptions,
   ) {
+    this.renewal = new Renewal(device.id, identity, options.renewAfter)
     this.outbox = new Outbox(options.outbox)
     this.sensor = new Sensor(seedOf(device.id))
     this.log = options.log ?? (() => {})
@@ -74,6 +81,7 @@ export class SimulatedDevice {
     client.on('error', (error) => {
       if (speaksOlderMqtt(client, error)) client.options.protocolVersion = 4
       else this.log(`${this.device.name}: ${error.message}`)
+      if (this.renewal.refused()) this.present(client)
     })
     client.on('close', () => this.log(`${this.device.name}: the connection is closed`))
 
@@ -100,6 +108,17 @@ export class SimulatedDevice {
     return { online: this.client?.connected ?? false, ...this.counts, waiting, dropped }
   }
 
+  /** Asks for a new certificate now, whatever the age of the one it has. */
+  async renew(): Promise<void> {
+    const csr = await this.renewal.begin(Date.now())
+    await this.client?.publishAsync(topics.certificateRequest(this.device.id), JSON.stringify({ csr }), { qos: 1 })
+  }
+
+  /** Serial number of the certificate that it presents. */
+  get certificateSerial(): string {
+    return this.renewal.identity.serial
+  }
+
   /** Says goodbye and closes. What is not committed by now is lost with the process. */
   async stop(): Promise<void> {
     for (const timer of this.timers) clearInterval(timer)
@@ -114,9 +133,7 @@ export class SimulatedDevice {
     const { id } = this.device
     return {
       clientId: id,
-      key: this.identity.keyPem,
-      cert: this.identity.certificatePem,
-      ca: this.identity.caPem,
+      ...tlsOf(this.renewal.identity),
       protocolVersion: 5,
       // A session that outlives the connection keeps commands; for an hour, not for ever.
       clean: false,
@@ -133,6 +150,7 @@ export class SimulatedDevice {
   private connected(client: MqttClient): void {
     const { id, name } = this.device
     this.log(`${name}: connected`)
+    if (this.renewal.connected()) this.counts.renewed += 1
     const wanted = {
       [topics.receipts(id)]: { qos: 0 },
       [topics.errors(id)]: { qos: 0 },
@@ -172,6 +190,8 @@ export class SimulatedDevice {
     } else if (topic === topics.errors(id)) {
       this.log(`${this.device.name}: report ${message.sequence} refused: ${message.reason}`)
       if (message.sequence !== undefined && this.outbox.confirmed(message.sequence)) this.counts.refused += 1
+    } else if (topic === topics.certificateResponse(id)) {
+      this.certified(message)
     } else if (topic.startsWith(topics.command(id, ''))) {
       this.obey(topic.slice(topics.command(id, '').length), message)
     }
@@ -187,14 +207,36 @@ export class SimulatedDevice {
     this.client?.publish(topics.response(this.device.id, commandId), JSON.stringify(answer), { qos: 1 })
   }
 
+  /** The connection with the new certificate takes the place of the old one: what is on its way goes out again there. */
+  private certified(answer: RenewalAnswer): void {
+    const { name } = this.device
+    if (answer.error) this.log(`${name}: no new certificate: ${answer.error.code}`)
+    const client = this.client
+    if (!this.renewal.answered(answer, Date.now()) || !client) return
+    this.log(`${name}: connecting with the new certificate ${this.certificateSerial}`)
+    this.present(client)
+    client.options.reconnectPeriod = 1
+    client.stream.end()
+  }
+
+  /** The next connection is made with the identity as it is now. */
+  private present(client: MqttClient): void {
+    Object.assign(client.options, tlsOf(this.renewal.identity))
+  }
+
   private housekeeping(): void {
+    if (this.client?.connected && this.renewal.isDue(Date.now())) {
+      this.renew().catch((error: Error) => this.log(`${this.device.name}: ${error.message}`))
+    }
     const overdue = this.outbox.overdue(Date.now())
     if (overdue > 0) this.log(`${this.device.name}: ${overdue} reports have no receipt and go out again`)
     this.flush()
   }
 }
 
-interface Message {
+const tlsOf = ({ keyPem, certificatePem, caPem }: DeviceIdentity) => ({ key: keyPem, cert: certificatePem, ca: caPem })
+
+interface Message extends RenewalAnswer {
   readonly sequences?: readonly number[]
   readonly sequence?: number
   readonly reason?: string

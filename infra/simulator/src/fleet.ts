@@ -36,6 +36,7 @@ export interface DeviceIdentity {
   /** What the broker's certificate is checked against. */
   readonly caPem: string
   readonly serial: string
+  readonly receivedAt: Date
   readonly expiresAt: Date
 }
 
@@ -76,13 +77,18 @@ export async function provisionFleet(api: ApiClient, plan: FleetPlan): Promise<F
 /** A fresh key, which stays in this process, and a certificate for it. */
 export async function enroll(api: ApiClient, deviceId: string): Promise<DeviceIdentity> {
   const { keyPem, csrPem } = await newKeyAndCsr(deviceCommonName(deviceId))
-  const issued = await certify(api, deviceId, csrPem)
+  return identityOf(keyPem, await certify(api, deviceId, csrPem))
+}
+
+/** What a device connects with, from its key and what Ares made of its CSR. */
+export function identityOf(keyPem: string, issued: IssuedCertificate): DeviceIdentity {
   const [intermediate = ''] = issued.chain
   return {
     keyPem,
     certificatePem: `${issued.certificate.trim()}\n${intermediate.trim()}\n`,
     caPem: `${issued.chain.map((pem) => pem.trim()).join('\n')}\n`,
     serial: issued.serial,
+    receivedAt: new Date(),
     expiresAt: new Date(issued.expiresAt),
   }
 }

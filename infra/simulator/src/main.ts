@@ -18,6 +18,7 @@ reports what a DHT22 in a room would say.
   --interval MS        time between two reports of a device (default 2000)
   --organization NAME  default "${DEMO_FLEET.organization}"
   --prefix NAME        names are NAME-01, NAME-02, ... (default "${DEMO_FLEET.prefix}")
+  --renew-after PART   part of a certificate's life after which a device asks for the next one (default: 0.5 to 0.6)
   --verbose            print what the devices see
   --help
 `
@@ -32,6 +33,7 @@ runMain('simulator', async () => {
       interval: { type: 'string', default: '2000' },
       organization: { type: 'string', default: DEMO_FLEET.organization },
       prefix: { type: 'string', default: DEMO_FLEET.prefix },
+      'renew-after': { type: 'string' },
       verbose: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -50,6 +52,7 @@ runMain('simulator', async () => {
     },
     mqttUrl: values.mqtt,
     intervalMs: wholeNumber('--interval', values.interval),
+    renewAfter: values['renew-after'] === undefined ? undefined : part('--renew-after', values['renew-after']),
     log: values.verbose ? (line) => console.log(line) : undefined,
   })
   const timer = setInterval(() => console.log(JSON.stringify(simulator.stats())), 5_000)
@@ -61,5 +64,11 @@ runMain('simulator', async () => {
 function wholeNumber(option: string, text: string): number {
   const value = Number(text)
   if (!Number.isSafeInteger(value) || value < 0) throw new Error(`${option} must be a whole number, not "${text}"`)
+  return value
+}
+
+function part(option: string, text: string): number {
+  const value = Number(text)
+  if (!(value >= 0 && value <= 1)) throw new Error(`${option} must be between 0 and 1, not "${text}"`)
   return value
 }

@@ -34,6 +34,7 @@ export class Simulator {
       refused: sum('refused'),
       waiting: sum('waiting'),
       dropped: sum('dropped'),
+      renewed: sum('renewed'),
     }
   }
 

@@ -264,3 +264,59 @@ it('publishes commands for api, with their expiry, and says whether a session to
   await expect(publish({ argumentsJson: '{' })).rejects.toMatchObject({ code: 3 })
   client.close()
 })
+
+describe('a request for a new certificate', () => {
+  const expiresAt = new Date('2026-07-01T00:00:00Z')
+  const issued = { serial: '0a:0b', certificate: 'leaf', chain: ['intermediate', 'root'], expiresAt }
+
+  /** Asks, and waits for the answer. */
+  async function ask(client: MqttClient, payload: string): Promise<unknown> {
+    await client.subscribeAsync(topics.certificateResponse('d1'), { qos: 1 })
+    const answer = new Promise<string>((resolve) => {
+      client.once('message', (_topic, message) => resolve(message.toString()))
+    })
+    await client.publishAsync(topics.certificateRequest('d1'), payload, { qos: 1 })
+    return JSON.parse(await answer)
+  }
+
+  it('is brought to api, and the certificate to the device', async () => {
+    const requests: object[] = []
+    bench.api.renew = async (request) => {
+      requests.push(request)
+      return { result: { $case: 'certificate', value: issued } }
+    }
+    const { context } = await bench.listener(url)
+    const answer = await ask(await device(), '{"csr":"a CSR"}')
+    expect(requests).toEqual([{ deviceId: 'd1', csr: 'a CSR' }])
+    expect(answer).toEqual({ ...issued, expiresAt: expiresAt.toISOString() })
+    expect(await context.metrics.metrics()).toContain('ares_listener_renewals_total{result="issued"')
+  })
+
+  it('gets an error with its code when it is refused, and when api is away', async () => {
+    await bench.listener(url)
+    const client = await device()
+    const refused = { code: 'renewal_too_early', detail: 'not yet', retryAfterSeconds: 60 }
+    expect(await ask(client, '{"csr":"a CSR"}')).toEqual({ error: refused })
+    bench.api.renew = () => Promise.reject(new Error('broken'))
+    expect(await ask(client, '{"csr":"a CSR"}')).toMatchObject({ error: { code: 'unavailable' } })
+  })
+
+  it('that nobody can read becomes a dead letter', async () => {
+    await bench.listener(url)
+    const client = await device()
+    await client.publishAsync(topics.certificateRequest('d1'), 'CSR', { qos: 1 })
+    await waitFor(() => bench.api.committed.length === 1, 'it is committed')
+    expect(bench.api.committed[0]).toMatchObject({ deviceId: 'd1', content: { value: { reason: 'malformed' } } })
+  })
+
+  it('does not keep telemetry waiting while Vault is slow', async () => {
+    bench.api.renew = () => new Promise(() => undefined)
+    const { context } = await bench.listener(url)
+    const client = await device()
+    await client.publishAsync(topics.certificateRequest('d1'), '{"csr":"a CSR"}', { qos: 1 })
+    await publishAll(client, 10)
+    await waitFor(() => bench.api.committed.length === 10, 'the reports are committed')
+    const held = 'ares_listener_held_messages{service="listener"} 0'
+    await waitFor(async () => (await context.metrics.metrics()).includes(held), 'all is acknowledged', 8_000)
+  })
+})
