@@ -40,7 +40,7 @@ export async function startBenchStack(options: BenchStackOptions): Promise<Stack
     env: {
       ...options.env,
       api: { ...profiling(options.profile), ...options.env?.api },
-      broker: { ...NO_LIMITS, ...options.env?.broker },
+      broker: { ...(options.emqx ? {} : profiling(options.profile)), ...NO_LIMITS, ...options.env?.broker },
       listener,
       'listener-2': listener,
     },
@@ -49,9 +49,10 @@ export async function startBenchStack(options: BenchStackOptions): Promise<Stack
   })
 }
 
-/** Node writes the profile when the process ends by itself. */
+const PROFILER = join(__dirname, '../src/profile-on-signal.cjs')
+
 function profiling(folder: string | undefined): Record<string, string> {
   if (!folder) return {}
   mkdirSync(folder, { recursive: true })
-  return { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${resolve(folder)}` }
+  return { NODE_OPTIONS: `--require=${JSON.stringify(PROFILER)}`, ARES_BENCH_PROFILE_DIR: resolve(folder) }
 }

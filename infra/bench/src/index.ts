@@ -1,1 +1,6 @@
-export {}
+export { type BenchDevice, type BenchFleetPlan, makeBenchFleet } from './bench-fleet'
+export { BenchProcess } from './bench-process'
+export { COMMIT_TIMES } from './committed'
+export { DeviceConnection, type Endpoint } from './device-connection'
+export { wholeNumber } from './ingest-options'
+export { ReportSource, type SentReport } from './report-source'

@@ -17,7 +17,7 @@ Everything runs on this machine: with two cores the publishers' work is part of 
   --broker URL         mqtt:// or mqtts:// of any broker without our webhooks, for publishers and subscriber alike.
                        For mosquitto: allow_anonymous true, max_inflight_messages 0, max_queued_messages 0
   --emqx COMMAND       run a real EMQX in the embedded broker's place, as npm start does
-  --profile DIR        write a CPU profile of listener and api there
+  --profile DIR        write CPU profiles of listener, api and embedded broker there
   --json FILE          the same figures as JSON
   --help
 `

@@ -111,7 +111,9 @@ async function measureAres(bench: IngestBench, metrics: number): Promise<IngestR
   const listener = stack.pidOf('listener') ?? 0
   const memory = new MemoryWatch(listener)
   const cost = new Cost(bench, Object.fromEntries(listenersOf(options).map((name) => [name, stack.pidOf(name) ?? 0])))
+  toggleProfiles(bench)
   const { firstAt, acknowledged } = await publish(bench, metrics, { seconds: options.seconds, received })
+  toggleProfiles(bench)
   const committed = await rows.settle(acknowledged)
   const cpu = cost.perMessage(committed)
   const { lastAt } = await rows.describe()
@@ -161,6 +163,13 @@ export async function publish(
   }
   publishers.tell({ type: 'stop' })
   return publishers.next('stopped')
+}
+
+/** See profile-on-signal.cjs. */
+function toggleProfiles({ stack, options }: IngestBench): void {
+  if (!options.profile) return
+  const brokers: PartName[] = options.emqx ? [] : ['broker']
+  for (const name of ['api', ...listenersOf(options), ...brokers] as const) stack.kill(name, 'SIGUSR2')
 }
 
 async function untilStill(received: () => Promise<number>): Promise<void> {
