@@ -1,5 +1,6 @@
 import { type Bind, commonVariables, readEnvironment, variable } from '@ares/chassis'
 import { z } from 'zod'
+import type { BudgetLimits } from './features/telemetry/device-budget'
 
 /** Everything that api is told from outside. */
 export interface ApiConfig {
@@ -21,6 +22,8 @@ export interface ApiConfig {
   readonly firstUser?: { readonly email: string; readonly password: string }
   /** Proxies in front of REST whose X-Forwarded-For is believed. */
   readonly trustedProxies: number
+  /** What one device may have stored; undefined: without a limit. */
+  readonly deviceBudget?: BudgetLimits
 }
 
 /** @throws ConfigError with every problem */
@@ -41,6 +44,10 @@ export function readConfig(env: NodeJS.ProcessEnv): ApiConfig {
     emqxApiUrl: set.ARES_EMQX_API_URL,
     firstUser: email !== undefined && password !== undefined ? { email, password } : undefined,
     trustedProxies: set.ARES_TRUSTED_PROXIES,
+    deviceBudget:
+      set.ARES_DEVICE_ROWS_PER_SECOND === 0
+        ? undefined
+        : { ratePerSecond: set.ARES_DEVICE_ROWS_PER_SECOND, burst: set.ARES_DEVICE_ROWS_BURST },
   }
 }
 
@@ -54,4 +61,8 @@ const schema = z.object({
   ARES_FIRST_USER_EMAIL: z.email().optional(),
   ARES_FIRST_USER_PASSWORD: z.string().min(10, 'must have at least 10 characters').optional(),
   ARES_TRUSTED_PROXIES: variable.integer({ min: 0, max: 10 }).prefault('0'),
+  /** Rows a second that one device may have stored for long; 0: no limit. The broker lets a device say 50 messages a second. */
+  ARES_DEVICE_ROWS_PER_SECOND: variable.integer({ min: 0, max: 1_000_000 }).prefault('50'),
+  /** Rows that it may have saved up: the backlog after an outage. 50,000 is 14 h at a row a second. */
+  ARES_DEVICE_ROWS_BURST: variable.integer({ min: 1_000, max: 100_000_000 }).prefault('50000'),
 })

@@ -3,9 +3,7 @@ import { CommandServiceService } from '@ares/proto/commands/v1/commands'
 import { DeviceServiceService } from '@ares/proto/devices/v1/devices'
 import { AdmissionServiceService } from '@ares/proto/directory/v1/admission'
 import { DirectoryServiceService } from '@ares/proto/directory/v1/directory'
-import { TelemetryServiceService } from '@ares/proto/telemetry/v1/telemetry'
 import type { ApiContext } from './context'
-import { openIngestPool } from './database/ingest-pool'
 import { admissionRoutes } from './features/admissions/admissions.routes'
 import { admissionsRpc } from './features/admissions/admissions.rpc'
 import { AdmissionService } from './features/admissions/admissions.service'
@@ -28,9 +26,6 @@ import { commandRoutes } from './features/commands/commands.routes'
 import { commandsRpc } from './features/commands/commands.rpc'
 import { CommandService } from './features/commands/commands.service'
 import { CommandStore } from './features/commands/commands.store'
-import { deadLetterRoutes } from './features/dead-letters/dead-letters.routes'
-import { DeadLetterService } from './features/dead-letters/dead-letters.service'
-import { DeadLetterStore } from './features/dead-letters/dead-letters.store'
 import { deviceRoutes } from './features/devices/devices.routes'
 import { DeviceService } from './features/devices/devices.service'
 import { statusRpc } from './features/devices/status.rpc'
@@ -39,6 +34,9 @@ import { StatusStore } from './features/devices/status.store'
 import { DirectoryFeed } from './features/directory/directory.feed'
 import { directoryRpc } from './features/directory/directory.rpc'
 import { DirectoryStore } from './features/directory/directory.store'
+import { enrollmentRoutes } from './features/enrollment/enrollment.routes'
+import { EnrollmentService } from './features/enrollment/enrollment.service'
+import { EnrollmentTokenService } from './features/enrollment/enrollment-tokens.service'
 import { hardwareRoutes } from './features/hardware/hardware.routes'
 import { HardwareService } from './features/hardware/hardware.service'
 import { AccessTokens } from './features/identity/access-token'
@@ -47,21 +45,9 @@ import { OrganizationService } from './features/identity/organizations.service'
 import type { PasswordCost } from './features/identity/password'
 import { SessionService } from './features/identity/sessions.service'
 import { UserService } from './features/identity/users.service'
-import { CountFolding } from './features/telemetry/count-folding'
-import { HardwareCache } from './features/telemetry/hardware.cache'
-import { followHardware } from './features/telemetry/hardware.notifications'
-import { HardwareStore } from './features/telemetry/hardware.store'
-import { IngestStore } from './features/telemetry/ingest.store'
-import { LastSeen } from './features/telemetry/last-seen'
-import { Partitions } from './features/telemetry/partitions'
-import { QueryStore } from './features/telemetry/query.store'
-import { IngestService } from './features/telemetry/telemetry.ingest'
-import { TelemetryQueryService } from './features/telemetry/telemetry.query'
-import { telemetryRoutes } from './features/telemetry/telemetry.routes'
-import { telemetryRpc } from './features/telemetry/telemetry.rpc'
-import { TelemetryUpkeep } from './features/telemetry/telemetry.upkeep'
 import type { Authenticate } from './http/access'
 import type { Route } from './http/route'
+import { telemetryRooms } from './telemetry-rooms'
 
 /** A part of the house: what it shows to people, what it shows to the other services, and its life. */
 export interface Rooms {
@@ -98,6 +84,11 @@ export function peopleRooms(
       ...deviceRoutes(new DeviceService(prisma, audit)),
       ...certificateRoutes(certificates),
       ...renewalRoutes(renewals, new AttemptLimit()),
+      ...enrollmentRoutes({
+        tokens: new EnrollmentTokenService(prisma, audit),
+        enrollments: new EnrollmentService(prisma, certificateStore, signing, audit, logger),
+        limit: new AttemptLimit(),
+      }),
       ...auditRoutes(audit),
     ],
     rpc: [
@@ -132,18 +123,10 @@ const DIRECTORY_CHANGES_KEPT_MS = 24 * 3_600_000
  * The rooms that the broker side fills and reads: telemetry, dead letters, device status, the directory, commands.
  * @param identity what commands are brought to the listeners with
  */
-export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
+export function dataRooms(context: ApiContext, identity: LeafSource): Rooms & { readonly directory: DirectoryFeed } {
   const { config, notifications, logger, stopping } = context
   const { prisma, pool } = context.database
-  const ingestPool = openIngestPool({
-    connectionString: context.database.connectionString,
-    onIdleError: (error) => logger.warn('a connection to PostgreSQL broke', { error: error.message }),
-  })
-  const partitions = new Partitions(ingestPool)
-  const hardware = new HardwareCache(new HardwareStore(ingestPool))
-  const lastSeen = new LastSeen(pool, { logger })
-  const counts = new CountFolding(pool, { logger })
-  const upkeep = new TelemetryUpkeep(pool, partitions, logger)
+  const telemetry = telemetryRooms(context)
   const directory = new DirectoryStore(pool)
   const feed = new DirectoryFeed(directory, notifications)
   const admissions = new AdmissionService(new AdmissionStore(pool), { logger })
@@ -158,17 +141,10 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
     })
   let pruning: NodeJS.Timeout | undefined
   return {
-    routes: [
-      ...telemetryRoutes(new TelemetryQueryService(new QueryStore(pool))),
-      ...deadLetterRoutes(new DeadLetterService(new DeadLetterStore(pool))),
-      ...commandRoutes(commands),
-      ...admissionRoutes(admissions),
-    ],
+    directory: feed,
+    routes: [...telemetry.routes, ...commandRoutes(commands), ...admissionRoutes(admissions)],
     rpc: [
-      {
-        definition: TelemetryServiceService,
-        implementation: telemetryRpc(new IngestService(hardware, new IngestStore(ingestPool, partitions), lastSeen)),
-      },
+      ...telemetry.rpc,
       { definition: CommandServiceService, implementation: commandsRpc(commands) },
       {
         definition: DirectoryServiceService,
@@ -177,16 +153,15 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
       { definition: AdmissionServiceService, implementation: admissionsRpc(admissions) },
     ],
     allow: {
-      [TelemetryServiceService.ingest.path]: ['listener'],
+      ...telemetry.allow,
       [CommandServiceService.recordResponses.path]: ['listener'],
       [DirectoryServiceService.watchDirectory.path]: ['authorizer'],
       [DirectoryServiceService.confirmDirectory.path]: ['authorizer'],
       [AdmissionServiceService.recordAdmissions.path]: ['authorizer'],
     },
     async start() {
-      followHardware(hardware, notifications)
       await notifications.start()
-      await upkeep.start()
+      await telemetry.start()
       await prune()
       commands.start()
       admissions.start()
@@ -197,11 +172,8 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms {
       await commands.stop()
       await admissions.stop()
       listeners.close()
-      await upkeep.stop()
-      await lastSeen.stop()
-      await counts.stop()
+      await telemetry.stop()
       await notifications.stop()
-      await ingestPool.end()
     },
   }
 }

@@ -62,6 +62,7 @@ const OWNER: Readonly<Record<ScopeKind, string>> = {
   organization: 'SELECT id AS organization_id FROM organizations WHERE id = $2::uuid',
   blueprint: 'SELECT organization_id FROM blueprints WHERE id = $2::uuid',
   device: 'SELECT organization_id FROM devices WHERE id = $2::uuid',
+  dead_letter: 'SELECT organization_id FROM dead_letters WHERE id = $2::bigint',
 }
 
 /** The answer for a resource that is not there, and for one that is a stranger's. */
@@ -69,7 +70,7 @@ export const notFound = (kind: string): DomainError =>
   new DomainError(
     'not_found',
     `${kind}_not_found`,
-    `There is no such ${kind}, or you are no member of its organization.`,
+    `There is no such ${kind.replace('_', ' ')}, or you are no member of its organization.`,
   )
 
 const accountDisabled = () =>

@@ -50,7 +50,7 @@ export interface ScopedAccess {
 }
 
 /** What a path parameter can name; each belongs to exactly one organization (see access.ts). */
-export type ScopeKind = 'organization' | 'blueprint' | 'device'
+export type ScopeKind = 'organization' | 'blueprint' | 'device' | 'dead_letter'
 
 /** @param parameter name of the path parameter that holds the resource's id */
 export function scoped<const Kind extends ScopeKind>(kind: Kind, parameter: string, role: Role): ScopedAccess {
@@ -78,6 +78,8 @@ export type RouteInput<Path extends string, A extends Access, Query, Headers, Bo
   readonly signal: AbortSignal
   /** Sets a header of the answer. */
   readonly setHeader: (name: string, value: string) => void
+  /** For a route whose answer may be `accepted` only. */
+  readonly setStatus: (status: 202) => void
 } & Grant<A>
 
 type Grant<A extends Access> = A extends ScopedAccess
@@ -122,6 +124,8 @@ interface RouteSpec<
     /** Absent: no body. */
     readonly body?: Answer
     readonly description: string
+    /** Absent: never. Otherwise when the same body comes with 202. */
+    readonly accepted?: string
   }
   /** Problems beside the usual ones that a caller should know of: code -> when. */
   readonly problems?: Readonly<Record<string, string>>
@@ -142,7 +146,12 @@ export interface Route {
   readonly query?: z.ZodObject
   readonly headers?: z.ZodObject
   readonly body?: z.ZodType
-  readonly answer: { readonly status: number; readonly body?: z.ZodType; readonly description: string }
+  readonly answer: {
+    readonly status: number
+    readonly body?: z.ZodType
+    readonly description: string
+    readonly accepted?: string
+  }
   readonly problems?: Readonly<Record<string, string>>
   readonly handle: (input: object) => unknown
 }

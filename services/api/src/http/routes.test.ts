@@ -7,12 +7,19 @@ describe('every route', () => {
   let home: Awaited<ReturnType<typeof furnish>>
   let stranger: TestPerson
   let viewer: TestPerson
+  let deadLetterId: string
 
   beforeAll(async () => {
     api = await startTestApi()
     home = await furnish(api)
     stranger = await api.person()
     viewer = await addMember(api, home.organization.id, 'viewer')
+    const { rows } = await api.context.database.pool.query(
+      `INSERT INTO dead_letters (device_id, organization_id, topic, payload, reason, received_at)
+       VALUES ($1, $2, 'ares4', 'x', 'malformed', now()) RETURNING id`,
+      [home.device.id, home.organization.id],
+    )
+    deadLetterId = rows[0].id
   })
   afterAll(() => api.stop())
 
@@ -23,6 +30,7 @@ describe('every route', () => {
         blueprintId: home.blueprint.id,
         deviceId: home.device.id,
         userId: viewer.id,
+        deadLetterId,
       }
       return ids[name] ?? '01939d4e-7f00-7c3a-9a51-0c2f6d1b8e11'
     })
@@ -76,7 +84,12 @@ describe('every route', () => {
 
   it('lets only named routes be public', () => {
     const open = api.routes.filter((route) => route.access === 'public').map(name)
-    expect(open).toEqual(['post /sessions', 'post /sessions/refresh', 'post /devices/{deviceId}/certificates/renewals'])
+    expect(open).toEqual([
+      'post /sessions',
+      'post /sessions/refresh',
+      'post /devices/{deviceId}/certificates/renewals',
+      'post /enrollments',
+    ])
   })
 
   it('is in the OpenAPI document, with its answer and its security', async () => {

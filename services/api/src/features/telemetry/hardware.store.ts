@@ -13,6 +13,7 @@ export class HardwareStore implements HardwareSource {
     const metrics = await this.loadMetrics(kinds)
     return rows.map((row) => ({
       deviceId: row.id,
+      organizationId: row.organization_id,
       wantsReceipts: row.wants_receipts,
       retentionMs: row.telemetry_retention_days * DAY_MS,
       components: new Map(
@@ -43,6 +44,7 @@ export class HardwareStore implements HardwareSource {
 
 interface DeviceRow {
   readonly id: string
+  readonly organization_id: string
   readonly wants_receipts: boolean
   readonly telemetry_retention_days: number
   /** Id of the instance, its name, id of the supported component. */
@@ -58,7 +60,7 @@ interface MetricRow {
 }
 
 const DEVICES = `
-  SELECT d.id, b.wants_receipts, o.telemetry_retention_days,
+  SELECT d.id, d.organization_id, b.wants_receipts, o.telemetry_retention_days,
          coalesce((SELECT json_agg(json_build_array(c.id, c.name, c.supported_component_id))
                      FROM component_instances c WHERE c.device_id = d.id), '[]') AS components
     FROM devices d

@@ -5,6 +5,7 @@
 
 export interface DeviceHardware {
   readonly deviceId: string
+  readonly organizationId: string
   /** The device's kind asks for receipts and errors over MQTT. */
   readonly wantsReceipts: boolean
   /** Age in milliseconds from which its organization keeps no telemetry. */

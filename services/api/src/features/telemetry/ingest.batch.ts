@@ -30,6 +30,10 @@ export interface PendingDeadLetter {
   readonly detail: string
   /** Epoch milliseconds. */
   readonly receivedAt: number
+  /** Absent: there is no such device. */
+  readonly organizationId?: string | undefined
+  /** The report as protobuf, when the payload could be read: what a replay stores. */
+  readonly report?: Buffer | undefined
 }
 
 export type Fate = 'committed' | 'duplicate' | 'dead_lettered'

@@ -1,5 +1,6 @@
 import type { Pool, PoolClient } from 'pg'
 import { describeError, isDatabaseAway, isDataFault } from '../../database/faults'
+import { type BatchRecord, correctionOf, type RecordedMessage, type ReplayFate, recordOf } from './batch-record'
 import type { Fate, PendingDeadLetter, PendingRow, PendingRows } from './ingest.batch'
 import type { Partitions } from './partitions'
 
@@ -10,9 +11,18 @@ export interface Batch {
   readonly rows: PendingRows
   readonly deadLetters: readonly PendingDeadLetter[]
   /** Every message of the batch, for the counts; its position is the one that rows and dead letters name. */
-  readonly messages: readonly { readonly deviceId: string; readonly receivedAt: number }[]
+  readonly messages: readonly RecordedMessage[]
   /** Positions of the messages that became dead letters. */
   readonly dead: ReadonlySet<number>
+}
+
+/** Dead letters that are stored after all. */
+export interface Replay {
+  readonly rows: PendingRows
+  /** Their position is the one that rows name. */
+  readonly letters: readonly RecordedMessage[]
+  /** Marks the letters in the same transaction. @returns positions of those that it could mark */
+  mark(client: PoolClient, fates: readonly ReplayFate[]): Promise<ReadonlySet<number>>
 }
 
 /** PostgreSQL refused what a message holds: the same batch will never pass. */
@@ -21,8 +31,8 @@ export class DataRejected extends Error {
 }
 
 /**
- * Writes batches, each in one transaction: rows of telemetry, dead letters, and the counts of the batch as one row, which
- * CountFolding adds up later.
+ * Writes batches, each in one transaction: rows of telemetry, dead letters, and the record of the batch as one row (see
+ * recordOf), which CountFolding works on later.
  */
 export class IngestStore {
   constructor(
@@ -34,10 +44,29 @@ export class IngestStore {
    *  @throws DataRejected  @throws whatever `pg` throws when the store cannot be reached: nothing is known then */
   async commit(batch: Batch): Promise<Fate[]> {
     const rows = batch.rows.sorted()
+    return this.attempts(rows, (client) => write(client, batch, rows))
+  }
+
+  /** Stores what dead letters hold, and counts those that `mark` marks as committed or duplicate instead of dead.
+   *  @returns what became of each letter, in order; undefined: another replay was there first
+   *  @throws as `commit` */
+  async replay({ rows: pending, letters, mark }: Replay): Promise<Array<ReplayFate | undefined>> {
+    const rows = pending.sorted()
+    return this.attempts(rows, async (client) => {
+      const stored = await writeRows(client, pending, rows)
+      const fates = letters.map((_, position): ReplayFate => (stored.has(position) ? 'committed' : 'duplicate'))
+      const marked = await mark(client, fates)
+      const kept = fates.map((fate, position) => (marked.has(position) ? fate : undefined))
+      await writeRecord(client, correctionOf(letters, kept, rows))
+      return kept
+    })
+  }
+
+  private async attempts<T>(rows: readonly PendingRow[], work: (client: PoolClient) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt += 1) {
       await this.partitions.ensure(rows.map((row) => row.capturedAt))
       try {
-        return await this.transaction((client) => write(client, batch, rows))
+        return await this.transaction(work)
       } catch (error) {
         const fault = faultOf(error)
         if (fault === 'data') throw new DataRejected(describeError(error).message, { cause: error })
@@ -85,8 +114,12 @@ async function write(client: PoolClient, batch: Batch, rows: readonly PendingRow
     if (batch.dead.has(position)) return 'dead_lettered'
     return stored.has(position) ? 'committed' : 'duplicate'
   })
-  await writeCounts(client, batch, fates)
+  await writeRecord(client, recordOf(batch.messages, fates, rows))
   return fates
+}
+
+async function writeRecord(client: PoolClient, { counts, sequences, dirty }: BatchRecord): Promise<void> {
+  await client.query({ name: 'ingest-record', text: INSERT_RECORD, values: [counts, sequences, dirty] })
 }
 
 /** @returns positions of the messages of which at least one value was new */
@@ -170,43 +203,10 @@ async function writeDeadLetters(
       letters.map((letter) => letter.reason),
       letters.map((letter) => letter.detail),
       letters.map((letter) => letter.receivedAt),
+      letters.map((letter) => letter.organizationId ?? null),
+      letters.map((letter) => letter.report ?? null),
     ],
   })
-}
-
-interface Count {
-  readonly deviceId: string
-  readonly hour: number
-  received: number
-  committed: number
-  duplicate: number
-  dead_lettered: number
-}
-
-const HOUR_MS = 3_600_000
-
-async function writeCounts(client: PoolClient, batch: Batch, fates: readonly Fate[]): Promise<void> {
-  const byKey = new Map<string, Count>()
-  batch.messages.forEach(({ deviceId, receivedAt }, position) => {
-    const hour = Math.floor(receivedAt / HOUR_MS) * HOUR_MS
-    const key = `${hour}:${deviceId}`
-    let count = byKey.get(key)
-    if (!count) {
-      count = { deviceId, hour, received: 0, committed: 0, duplicate: 0, dead_lettered: 0 }
-      byKey.set(key, count)
-    }
-    count.received += 1
-    count[fates[position] ?? 'duplicate'] += 1
-  })
-  const counts = [...byKey.values()].map((count) => [
-    count.deviceId,
-    count.hour,
-    count.received,
-    count.committed,
-    count.duplicate,
-    count.dead_lettered,
-  ])
-  await client.query({ name: 'ingest-counts', text: INSERT_COUNTS, values: [JSON.stringify(counts)] })
 }
 
 function faultOf(error: unknown): 'data' | 'no_partition' | 'again' | 'other' {
@@ -243,10 +243,13 @@ const UPSERT_TELEMETRY = `
     FROM total`
 
 const INSERT_DEAD_LETTERS = `
-  INSERT INTO dead_letters (batch_id, batch_index, device_id, topic, payload, reason, detail, received_at)
-  SELECT $1::uuid, batch_index, device_id, topic, payload, reason, detail, to_timestamp(received_at / 1000)
-    FROM unnest($2::int[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::float8[])
-      AS r (batch_index, device_id, topic, payload, reason, detail, received_at)
+  INSERT INTO dead_letters
+    (batch_id, batch_index, device_id, topic, payload, reason, detail, received_at, organization_id, report)
+  SELECT $1::uuid, batch_index, device_id, topic, payload, reason, detail, to_timestamp(received_at / 1000),
+         organization_id, report
+    FROM unnest($2::int[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::float8[], $9::uuid[],
+                $10::bytea[])
+      AS r (batch_index, device_id, topic, payload, reason, detail, received_at, organization_id, report)
   ON CONFLICT (batch_id, batch_index) DO NOTHING`
 
-const INSERT_COUNTS = 'INSERT INTO telemetry_count_batches (counts) VALUES ($1)'
+const INSERT_RECORD = 'INSERT INTO telemetry_count_batches (counts, sequences, dirty) VALUES ($1, $2, $3)'

@@ -6,16 +6,26 @@ import {
   type Message,
   type Receipt,
   type Refusal,
+  Report,
   Result,
 } from '@ares/proto/telemetry/v1/telemetry'
 import { isDatabaseAway } from '../../database/faults'
+import type { DeviceBudget } from './device-budget'
 import type { DeviceHardware } from './hardware'
 import type { HardwareCache } from './hardware.cache'
 import { type Fate, type PendingDeadLetter, PendingRows } from './ingest.batch'
+import type { IngestMetrics } from './ingest.metrics'
 import { DataRejected, type IngestStore } from './ingest.store'
-import { type Check, checkMessage, isAboutHardware } from './report.check'
+import { type Check, checkMessage, isAboutHardware, type RefusalReason } from './report.check'
 
 const MAX_MESSAGES = 5_000
+
+/** What ingestion tells as it goes; each may be left out. */
+export interface IngestObservers {
+  /** Limits what one device may say. */
+  readonly budget?: Pick<DeviceBudget, 'take' | 'giveBack' | 'noteRefused'>
+  readonly metrics?: Pick<IngestMetrics, 'observe'>
+}
 
 /**
  * Takes batches of messages and answers when they are committed.
@@ -33,6 +43,7 @@ export class IngestService {
     private readonly store: Pick<IngestStore, 'commit'>,
     private readonly lastSeen: { note(deviceId: string, at: number): void },
     private readonly now: () => number = Date.now,
+    private readonly observers: IngestObservers = {},
   ) {}
 
   /** @throws DomainError invalid when the batch breaks a limit of the contract, unavailable when the store is away */
@@ -40,10 +51,15 @@ export class IngestService {
     if (!UUID.test(request.batchId)) throw invalid('batch_id must be a UUID')
     if (request.messages.length === 0) throw invalid('a batch has at least one message')
     if (request.messages.length > MAX_MESSAGES) throw invalid(`a batch has at most ${MAX_MESSAGES} messages`)
+    const { budget, metrics } = this.observers
     const { checked, devices } = await this.check(request.messages)
+    const spent = this.spend(checked)
+    const startedAt = performance.now()
     try {
-      await this.commit(request.batchId, checked)
+      await this.commit(request.batchId, checked, devices)
     } catch (error) {
+      // The batch comes again: what failed must not cost the devices their budget.
+      for (const [deviceId, cost] of spent) budget?.giveBack(deviceId, cost)
       if (isDatabaseAway(error)) {
         throw new DomainError(
           'unavailable',
@@ -56,7 +72,24 @@ export class IngestService {
       throw error
     }
     this.noteSeen(checked, devices)
-    return answer(checked, devices)
+    const response = answer(checked, devices)
+    metrics?.observe(response, performance.now() - startedAt)
+    return response
+  }
+
+  /** Takes what the messages cost from the budgets of their devices; what is over is refused. @returns what was taken */
+  private spend(checked: readonly CheckedMessage[]): Map<string, number> {
+    const spent = new Map<string, number>()
+    const { budget } = this.observers
+    if (!budget) return spent
+    for (const entry of checked) {
+      if (entry.check.kind !== 'accepted') continue
+      const { deviceId } = entry.message
+      const cost = entry.check.samples.length
+      if (budget.take(deviceId, cost)) spent.set(deviceId, (spent.get(deviceId) ?? 0) + cost)
+      else entry.check = { kind: 'refused', reason: 'over_budget', detail: OVER_BUDGET }
+    }
+    return spent
   }
 
   private async check(messages: readonly Message[]): Promise<{ checked: CheckedMessage[]; devices: Devices }> {
@@ -82,7 +115,7 @@ export class IngestService {
   }
 
   /** Commits the messages and notes the fate of each. */
-  private async commit(batchId: string, checked: readonly CheckedMessage[]): Promise<void> {
+  private async commit(batchId: string, checked: readonly CheckedMessage[], devices: Devices): Promise<void> {
     const rows = new PendingRows()
     const deadLetters: PendingDeadLetter[] = []
     const dead = new Set<number>()
@@ -91,12 +124,13 @@ export class IngestService {
         for (const sample of entry.check.samples) rows.add(position, sample)
       } else {
         dead.add(position)
-        deadLetters.push(deadLetter(entry, entry.check.reason, entry.check.detail))
+        deadLetters.push(deadLetter(entry, entry.check, devices.get(entry.message.deviceId)))
       }
     })
     const messages = checked.map(({ message, receivedAt }) => ({
       deviceId: bounded(storable(message.deviceId), MAX_ID),
       receivedAt,
+      sequence: devices.get(message.deviceId) && sequenceOf(message),
     }))
     try {
       const fates = await this.store.commit({ batchId, rows, deadLetters, messages, dead })
@@ -106,27 +140,35 @@ export class IngestService {
       })
     } catch (error) {
       if (!(error instanceof DataRejected)) throw error
-      await this.commitInParts(batchId, checked, error)
+      await this.commitInParts(batchId, checked, devices, error)
     }
   }
 
-  private async commitInParts(batchId: string, checked: readonly CheckedMessage[], error: DataRejected): Promise<void> {
+  private async commitInParts(
+    batchId: string,
+    checked: readonly CheckedMessage[],
+    devices: Devices,
+    error: DataRejected,
+  ): Promise<void> {
     const [only] = checked
     if (checked.length > 1) {
       const middle = checked.length >> 1
-      await this.commit(batchId, checked.slice(0, middle))
-      await this.commit(batchId, checked.slice(middle))
+      await this.commit(batchId, checked.slice(0, middle), devices)
+      await this.commit(batchId, checked.slice(middle), devices)
     } else if (only?.check.kind === 'accepted') {
       only.check = { kind: 'refused', reason: 'rejected_by_store', detail: error.message }
-      await this.commit(batchId, checked)
+      await this.commit(batchId, checked, devices)
     } else {
       throw error // a dead letter that cannot be stored: ours to mend, see `deadLetter`
     }
   }
 
   private noteSeen(checked: readonly CheckedMessage[], devices: Devices): void {
-    for (const { message, receivedAt } of checked) {
-      if (devices.get(message.deviceId)) this.lastSeen.note(message.deviceId, receivedAt)
+    const { budget } = this.observers
+    for (const { message, receivedAt, check } of checked) {
+      if (!devices.get(message.deviceId)) continue
+      this.lastSeen.note(message.deviceId, receivedAt)
+      if (check.kind === 'refused' && check.reason === 'over_budget') budget?.noteRefused(message.deviceId, receivedAt)
     }
   }
 }
@@ -172,8 +214,12 @@ const RESULT_OF: Readonly<Record<Fate, Result>> = {
 }
 
 /** Whatever a message holds, its dead letter can be stored: payloads are bytes, and texts are made storable. */
-function deadLetter(entry: CheckedMessage, reason: string, detail: string): PendingDeadLetter {
-  const { deviceId, topic, payload } = entry.message
+function deadLetter(
+  entry: CheckedMessage,
+  { reason, detail }: RefusalReason,
+  device: DeviceHardware | undefined,
+): PendingDeadLetter {
+  const { deviceId, topic, payload, content } = entry.message
   return {
     index: entry.index,
     deviceId: bounded(storable(deviceId), MAX_ID),
@@ -182,8 +228,15 @@ function deadLetter(entry: CheckedMessage, reason: string, detail: string): Pend
     reason: bounded(storable(reason), 64),
     detail: bounded(storable(detail), 256),
     receivedAt: entry.receivedAt,
+    organizationId: device?.organizationId,
+    report: content?.$case === 'report' ? Buffer.from(Report.encode(content.value).finish()) : undefined,
   }
 }
+
+const sequenceOf = ({ content }: Message): bigint | undefined =>
+  content?.$case === 'report' ? content.value.sequence : undefined
+
+const OVER_BUDGET = 'the device says more than its budget allows; the letters can be replayed'
 
 /** Ids of devices are shorter; what a topic may hold instead must still fit into an index. */
 const MAX_ID = 128

@@ -47,7 +47,9 @@ export class TelemetryUpkeep {
     if (dropped.length > 0) this.logger.info('dropped partitions past every retention', { partitions: dropped })
     const deleted = await this.deleteByRetention(longest)
     if (deleted > 0) this.logger.info('deleted telemetry past the retention of its organization', { rows: deleted })
-    await this.pool.query('DELETE FROM telemetry_counts WHERE hour < $1', [new Date(now - COUNTS_KEPT_DAYS * DAY_MS)])
+    const oldest = new Date(now - COUNTS_KEPT_DAYS * DAY_MS)
+    await this.pool.query('DELETE FROM telemetry_counts WHERE hour < $1', [oldest])
+    await this.pool.query('DELETE FROM telemetry_sequences WHERE day < $1', [oldest])
   }
 
   private runLogged(): Promise<void> {

@@ -1,0 +1,82 @@
+import { TelemetryServiceService } from '@ares/proto/telemetry/v1/telemetry'
+import type { ApiContext } from './context'
+import { openIngestPool } from './database/ingest-pool'
+import { AuditService } from './features/audit/audit.service'
+import { deadLetterRoutes } from './features/dead-letters/dead-letters.routes'
+import { DeadLetterService } from './features/dead-letters/dead-letters.service'
+import { DeadLetterStore } from './features/dead-letters/dead-letters.store'
+import { DeadLetterUpkeep } from './features/dead-letters/dead-letters.upkeep'
+import { CountFolding } from './features/telemetry/count-folding'
+import { DeviceBudget } from './features/telemetry/device-budget'
+import { HardwareCache } from './features/telemetry/hardware.cache'
+import { followHardware } from './features/telemetry/hardware.notifications'
+import { HardwareStore } from './features/telemetry/hardware.store'
+import { createIngestMetrics } from './features/telemetry/ingest.metrics'
+import { IngestStore } from './features/telemetry/ingest.store'
+import { LastSeen } from './features/telemetry/last-seen'
+import { OverBudgetList } from './features/telemetry/over-budget'
+import { Partitions } from './features/telemetry/partitions'
+import { QueryStore } from './features/telemetry/query.store'
+import { reconciliationRoutes } from './features/telemetry/reconciliation.routes'
+import { ReconciliationService } from './features/telemetry/reconciliation.service'
+import { ReconciliationStore } from './features/telemetry/reconciliation.store'
+import { IngestService } from './features/telemetry/telemetry.ingest'
+import { TelemetryQueryService } from './features/telemetry/telemetry.query'
+import { TelemetryReplay } from './features/telemetry/telemetry.replay'
+import { telemetryRoutes } from './features/telemetry/telemetry.routes'
+import { telemetryRpc } from './features/telemetry/telemetry.rpc'
+import { TelemetryUpkeep } from './features/telemetry/telemetry.upkeep'
+import type { Rooms } from './rooms'
+
+/**
+ * The rooms of what devices report: ingestion, queries, dead letters, reconciliation.
+ * Started after the notifications of the database.
+ */
+export function telemetryRooms(context: ApiContext): Rooms {
+  const { config, notifications, logger } = context
+  const { prisma, pool } = context.database
+  const ingestPool = openIngestPool({
+    connectionString: context.database.connectionString,
+    onIdleError: (error) => logger.warn('a connection to PostgreSQL broke', { error: error.message }),
+  })
+  const metrics = createIngestMetrics(context.metrics)
+  const partitions = new Partitions(ingestPool)
+  const hardware = new HardwareCache(new HardwareStore(ingestPool))
+  followHardware(hardware, notifications)
+  const store = new IngestStore(ingestPool, partitions)
+  const lastSeen = new LastSeen(pool, { logger })
+  const counts = new CountFolding(pool, { logger })
+  const upkeep = new TelemetryUpkeep(pool, partitions, logger)
+  const budget = config.deviceBudget && new DeviceBudget(config.deviceBudget)
+  const overBudget = new OverBudgetList(pool, budget, logger)
+  const letterUpkeep = new DeadLetterUpkeep(pool, logger)
+  const ingest = new IngestService(hardware, store, lastSeen, Date.now, { budget, metrics })
+  const letters = new DeadLetterService(new DeadLetterStore(pool), {
+    telemetry: new TelemetryReplay(hardware, store),
+    prisma,
+    audit: new AuditService(prisma),
+    onReplayed: (result) => metrics.replayed.inc({ result }),
+  })
+  return {
+    routes: [
+      ...telemetryRoutes(new TelemetryQueryService(new QueryStore(pool))),
+      ...reconciliationRoutes(new ReconciliationService(new ReconciliationStore(pool)), overBudget),
+      ...deadLetterRoutes(letters),
+    ],
+    rpc: [{ definition: TelemetryServiceService, implementation: telemetryRpc(ingest) }],
+    allow: { [TelemetryServiceService.ingest.path]: ['listener'] },
+    async start() {
+      await upkeep.start()
+      overBudget.start()
+      letterUpkeep.start()
+    },
+    async stop() {
+      await letterUpkeep.stop()
+      await overBudget.stop()
+      await upkeep.stop()
+      await lastSeen.stop()
+      await counts.stop()
+      await ingestPool.end()
+    },
+  }
+}
