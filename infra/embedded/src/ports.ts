@@ -20,6 +20,7 @@ const INTERNAL = [
   'apiOps',
   'authorizerWebhook',
   'authorizerOps',
+  'authorizerGrpc',
   'mqttServices',
   'brokerManagement',
   'listenerGrpc',

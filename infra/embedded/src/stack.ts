@@ -280,6 +280,7 @@ export class Stack {
       this.step(options.emqx ? 'EMQX' : 'Broker (embedded)', () => this.startBroker(), `port ${ports.mqtt}`)
     const authorizer = this.startService('authorizer', 'authorizer', {
       ARES_WEBHOOK_BIND: `127.0.0.1:${ports.authorizerWebhook}`,
+      ARES_GRPC_BIND: `127.0.0.1:${ports.authorizerGrpc}`,
       ARES_API_ADDRESS: `127.0.0.1:${ports.apiGrpc}`,
     })
     const api = this.startService('api', 'api', this.apiEnvironment())
@@ -300,6 +301,7 @@ export class Stack {
       ARES_GRPC_BIND: `127.0.0.1:${ports.apiGrpc}`,
       ARES_DATABASE_URL: withPort(this.databaseUrl, this.options.detours?.database),
       ARES_LISTENER_ADDRESSES: listeners.map((port) => `127.0.0.1:${port}`).join(','),
+      ARES_AUTHORIZER_ADDRESSES: `127.0.0.1:${ports.authorizerGrpc}`,
       ARES_EMQX_API_URL: this.urls.brokerManagement,
       ARES_FIRST_USER_EMAIL: login.email,
       ARES_FIRST_USER_PASSWORD: login.password,

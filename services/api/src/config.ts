@@ -16,6 +16,8 @@ export interface ApiConfig {
   readonly caFile: string
   /** gRPC of the listeners, host:port: where commands go. */
   readonly listenerAddresses: readonly string[]
+  /** gRPC of the authorizers, host:port: where decisions are explained. */
+  readonly authorizerAddresses: readonly string[]
   /** Management API of the broker, to cut a client off. */
   readonly emqxApiUrl?: string
   /** Made when there is nobody yet. */
@@ -41,6 +43,7 @@ export function readConfig(env: NodeJS.ProcessEnv): ApiConfig {
     vaultCredentials: set.ARES_VAULT_CREDENTIALS,
     caFile: set.ARES_CA_FILE,
     listenerAddresses: set.ARES_LISTENER_ADDRESSES,
+    authorizerAddresses: set.ARES_AUTHORIZER_ADDRESSES,
     emqxApiUrl: set.ARES_EMQX_API_URL,
     firstUser: email !== undefined && password !== undefined ? { email, password } : undefined,
     trustedProxies: set.ARES_TRUSTED_PROXIES,
@@ -57,6 +60,7 @@ const schema = z.object({
   ARES_GRPC_BIND: variable.bind().prefault('0.0.0.0:9090'),
   ARES_DATABASE_URL: variable.url(['postgresql:', 'postgres:']),
   ARES_LISTENER_ADDRESSES: variable.addresses().default([]),
+  ARES_AUTHORIZER_ADDRESSES: variable.addresses().default([]),
   ARES_EMQX_API_URL: variable.url(['http:', 'https:']).optional(),
   ARES_FIRST_USER_EMAIL: z.email().optional(),
   ARES_FIRST_USER_PASSWORD: z.string().min(10, 'must have at least 10 characters').optional(),

@@ -4,6 +4,10 @@ import { DeviceServiceService } from '@ares/proto/devices/v1/devices'
 import { AdmissionServiceService } from '@ares/proto/directory/v1/admission'
 import { DirectoryServiceService } from '@ares/proto/directory/v1/directory'
 import type { ApiContext } from './context'
+import { accessRoutes } from './features/access/access.routes'
+import { AccessService } from './features/access/access.service'
+import { AccessStore } from './features/access/access.store'
+import { AuthorizerExplanations } from './features/access/explanations'
 import { admissionRoutes } from './features/admissions/admissions.routes'
 import { admissionsRpc } from './features/admissions/admissions.rpc'
 import { AdmissionService } from './features/admissions/admissions.service'
@@ -45,7 +49,7 @@ import { OrganizationService } from './features/identity/organizations.service'
 import type { PasswordCost } from './features/identity/password'
 import { SessionService } from './features/identity/sessions.service'
 import { UserService } from './features/identity/users.service'
-import type { Authenticate } from './http/access'
+import { AccessControl, type Authenticate } from './http/access'
 import type { Route } from './http/route'
 import { telemetryRooms } from './telemetry-rooms'
 
@@ -130,6 +134,8 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms & { 
   const directory = new DirectoryStore(pool)
   const feed = new DirectoryFeed(directory, notifications)
   const admissions = new AdmissionService(new AdmissionStore(pool), { logger })
+  const explanations = new AuthorizerExplanations(config.authorizerAddresses, identity)
+  const access = new AccessService(new AccessStore(pool), new AccessControl(pool), explanations)
   const listeners = listenerPublishers(config.listenerAddresses, identity)
   const delivery = new CommandDelivery(listeners.publishers)
   const commands = new CommandService(new CommandStore(prisma, pool), delivery, new AuditService(prisma), { logger })
@@ -142,7 +148,7 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms & { 
   let pruning: NodeJS.Timeout | undefined
   return {
     directory: feed,
-    routes: [...telemetry.routes, ...commandRoutes(commands), ...admissionRoutes(admissions)],
+    routes: [...telemetry.routes, ...commandRoutes(commands), ...admissionRoutes(admissions), ...accessRoutes(access)],
     rpc: [
       ...telemetry.rpc,
       { definition: CommandServiceService, implementation: commandsRpc(commands) },
@@ -172,6 +178,7 @@ export function dataRooms(context: ApiContext, identity: LeafSource): Rooms & { 
       await commands.stop()
       await admissions.stop()
       listeners.close()
+      explanations.close()
       await telemetry.stop()
       await notifications.stop()
     },

@@ -156,6 +156,7 @@ function configFor(databaseUrl: string): ApiConfig {
     vaultCredentials: 'none',
     caFile: 'none',
     listenerAddresses: [],
+    authorizerAddresses: [],
     trustedProxies: 0,
   }
 }
