@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type BenchDevice, BenchProcess, COMMIT_TIMES, makeBenchFleet } from '@ares/bench'
-import { type PartEvent, type Progress, type Stack, startStack } from '@ares/embedded'
+import { type PartEvent, type Progress, Stack } from '@ares/embedded'
 import type { ChaosCase, Stage } from './chaos-cases'
 import { Link } from './link'
 import type { PublisherNews, PublisherOrder } from './publisher'
@@ -41,27 +41,26 @@ export class ChaosRun {
   ) {}
 
   static async start(options: ChaosOptions): Promise<ChaosRun> {
-    let stack: Stack | undefined
-    const portOf = (name: 'postgres' | 'mqttServices') => () => stack?.ports[name] ?? ports[name]
-    const ports = { postgres: 0, mqttServices: 0 }
-    const toDatabase = await Link.open(portOf('postgres'))
-    const toBroker = await Link.open(portOf('mqttServices'))
+    // The links are there before the ports that they lead to: the stack chooses those when it starts.
+    const toDatabase = await Link.open(() => stack.ports.postgres)
+    const toBroker = await Link.open(() => stack.ports.mqttServices)
     const links = { toDatabase, toBroker }
+    const stack = new Stack({
+      stateDir: mkdtempSync(join(tmpdir(), 'ares-chaos-')),
+      ports: { http: 0, mqtt: 0, wss: 0 },
+      listeners: 2,
+      emqx: options.emqx,
+      postgresSettings: COMMIT_TIMES,
+      detours: { database: toDatabase.port, services: toBroker.port },
+      progress: options.progress,
+      onEvent: options.onEvent,
+    })
     try {
-      stack = await startStack({
-        stateDir: mkdtempSync(join(tmpdir(), 'ares-chaos-')),
-        ports: { http: 0, mqtt: 0, wss: 0 },
-        listeners: 2,
-        emqx: options.emqx,
-        postgresSettings: COMMIT_TIMES,
-        detours: { database: toDatabase.port, services: toBroker.port },
-        progress: options.progress,
-        onEvent: options.onEvent,
-      })
+      await stack.start()
       const plan = { devices: options.devices, components: 1, wantsReceipts: true }
       return new ChaosRun(options, stack, links, await makeBenchFleet(stack.client(), plan))
     } catch (error) {
-      await stack?.stop()
+      await stack.stop()
       await Promise.all([toDatabase.close(), toBroker.close()])
       throw error
     }
