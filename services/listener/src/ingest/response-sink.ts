@@ -39,7 +39,7 @@ export class ResponseSink implements Sink {
       const said = readResponse(delivery.payload)
       messages.inc({ kind: 'response', read: 'response' })
       const response: CommandResponse = { ...said, deviceId, commandId, receivedAt: delivery.receivedAt }
-      this.batcher.add({ bytes: delivery.payload.length, response, delivery, settle: delivery.settle })
+      this.batcher.add({ bytes: delivery.payload.length, response, delivery, settle: () => delivery.settle() })
     } catch (error) {
       if (!(error instanceof Unreadable)) throw error
       messages.inc({ kind: 'response', read: 'undecodable' })

@@ -44,7 +44,7 @@ export class StatusSink implements Sink {
       const online = readStatus(delivery.payload)
       messages.inc({ kind: 'status', read: 'status' })
       const status: DeviceStatus = { deviceId, online, receivedAt: delivery.receivedAt }
-      this.batcher.add({ bytes: delivery.payload.length, status, delivery, settle: delivery.settle })
+      this.batcher.add({ bytes: delivery.payload.length, status, delivery, settle: () => delivery.settle() })
     } catch (error) {
       if (!(error instanceof Unreadable)) throw error
       messages.inc({ kind: 'status', read: 'undecodable' })

@@ -66,7 +66,7 @@ export class TelemetrySink implements Sink {
       content: read.content,
       topic: boundedTopic(read.topic),
     }
-    this.batcher.add({ bytes: payload.length, message, condemned: false, settle: delivery.settle })
+    this.batcher.add(new HeldMessage(delivery, message, payload.length))
   }
 
   private async commit(batch: Batch<HeldMessage>, signal: AbortSignal): Promise<() => void> {
@@ -86,11 +86,8 @@ export class TelemetrySink implements Sink {
       deviceId: item.message.deviceId,
       reason: reasonOf(error),
     })
-    return {
-      ...item,
-      condemned: true,
-      message: { ...item.message, content: undecodable('rejected_by_store', detail) },
-    }
+    const message = { ...item.message, content: undecodable('rejected_by_store', detail) }
+    return new HeldMessage(item.delivery, message, item.bytes, true)
   }
 
   private count({ results, refusals }: IngestResponse): void {
@@ -123,10 +120,18 @@ export class TelemetrySink implements Sink {
   }
 }
 
-interface HeldMessage extends Settleable {
-  readonly message: Message
-  /** It is on its way to the dead letters already. */
-  readonly condemned: boolean
+class HeldMessage implements Settleable {
+  constructor(
+    readonly delivery: Delivery,
+    readonly message: Message,
+    readonly bytes: number,
+    /** It is on its way to the dead letters already. */
+    readonly condemned = false,
+  ) {}
+
+  settle(): void {
+    this.delivery.settle()
+  }
 }
 
 const NAMES: Partial<Record<Result, string>> = {

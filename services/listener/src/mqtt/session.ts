@@ -41,6 +41,8 @@ export class MqttSession {
       () => this.openStream(),
       {
         clientId: settings.clientId,
+        // MQTT.js would put together a debug line several times a message, also when nobody reads it.
+        log: () => undefined,
         protocolVersion: version === '3.1.1' ? 4 : 5,
         clean: false,
         keepalive: settings.keepaliveSeconds ?? 30,
