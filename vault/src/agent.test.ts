@@ -70,7 +70,7 @@ it('delivers role-id and wrapped-secret-id, 0400, to each directory', async () =
 it('a service logs in with it, and again after a restart, because a fresh one follows', async () => {
   for (let start = 1; start <= 3; start++) {
     const used = await until(() => read('api', 'wrapped-secret-id'))
-    const { roleId, secretId } = await credentialsFrom(at('api'), nobody).next()
+    const { roleId, secretId } = await credentialsFrom(at('api'), { client: nobody, service: 'api' }).next()
     expect((await nobody.login(roleId, secretId)).policies).toEqual(['api'])
     await until(async () => (await read('api', 'wrapped-secret-id')) !== used)
   }

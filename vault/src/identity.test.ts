@@ -249,7 +249,7 @@ describe('credentials from a directory', () => {
   it('log a service in, once for each delivery', async () => {
     await deliver()
     const opener = client()
-    const source = credentialsFrom(directory, opener)
+    const source = credentialsFrom(directory, { client: opener, service: 'listener', graceMs: 300 })
     const identity = await prepare({ credentials: source }).create()
     expect(identity.current().commonName).toBe('listener.service.ares4.internal')
     await expect(source.next()).rejects.toBeInstanceOf(NoFreshCredential)
@@ -265,7 +265,7 @@ describe('credentials from a directory', () => {
     thief.close()
     const opener = client()
     const { create, health, log, count } = prepare({
-      credentials: credentialsFrom(directory, opener),
+      credentials: credentialsFrom(directory, { client: opener, service: 'listener', graceMs: 300 }),
       startLimitMs: 20_000,
     })
     const creating = create()
@@ -281,15 +281,17 @@ describe('credentials from a directory', () => {
     opener.close()
   })
 
-  it('that were not made by an AppRole are not even opened', async () => {
+  it('that were not made for this service are not even opened', async () => {
     const { wrapInfo } = await operator.write('sys/wrapping/wrap', { secret_id: 'planted' }, { wrapTtl: '60s' })
     const planted = wrapInfo?.token ?? ''
     await deliver(planted)
     const opener = client()
-    await expect(credentialsFrom(directory, opener).next()).rejects.toThrow(
-      'not made by an AppRole but by sys/wrapping/wrap',
-    )
-    await expect(credentialsFrom(directory, opener).next()).rejects.toBeInstanceOf(CredentialAlarm)
+    await expect(
+      credentialsFrom(directory, { client: opener, service: 'listener', graceMs: 300 }).next(),
+    ).rejects.toThrow('was not made for listener but by sys/wrapping/wrap')
+    await expect(
+      credentialsFrom(directory, { client: opener, service: 'listener', graceMs: 300 }).next(),
+    ).rejects.toBeInstanceOf(CredentialAlarm)
     await opener.unwrap(planted) // still whole
     opener.close()
   })

@@ -5,7 +5,8 @@ import { type CredentialSource, createVaultClient, type VaultClient } from '@are
 import type { ServiceName } from '@ares/proto'
 import { findVaultBinary } from './binary'
 import { bootstrap } from './bootstrap'
-import { loginForBootstrap } from './bootstrap-credential'
+import { issueSecretId, loginForBootstrap, type VaultConnection } from './bootstrap-credential'
+import { openVault } from './opening'
 import { startVaultServer, type VaultServer } from './server'
 import { readVaultKeys } from './vault-keys'
 import { issueWrappedSecretId } from './wrapped-secret-id'
@@ -28,6 +29,9 @@ export interface TestVault {
   credentials(service: ServiceName): CredentialSource
   /** A client that is logged in as a service. The caller closes it. */
   clientOf(service: ServiceName): Promise<VaultClient>
+  seal(): Promise<void>
+  /** Resolves when it serves again. */
+  unseal(): Promise<void>
   stop(): Promise<void>
 }
 
@@ -79,6 +83,12 @@ export async function startTestVault(options: { readonly brokerNames?: readonly 
         client.token = (await client.login(roleId, secretId)).token
         return client
       },
+      seal: () => seal(connection, adminClient),
+      async unseal() {
+        const client = createVaultClient(connection)
+        await openVault({ vault: client, keyFile })
+        client.close()
+      },
       async stop() {
         adminClient.close()
         await server.stop()
@@ -90,4 +100,16 @@ export async function startTestVault(options: { readonly brokerNames?: readonly 
     await rm(dir, { recursive: true, force: true })
     throw error
   }
+}
+
+/** Nobody's policy lets them seal; whoever writes policies can give himself any right. */
+async function seal(connection: VaultConnection, admin: VaultClient): Promise<void> {
+  const policy = 'path "sys/seal" { capabilities = ["update", "sudo"] }'
+  await admin.write('sys/policies/acl/sealer', { policy })
+  await admin.write('auth/approle/role/sealer', { token_policies: ['sealer'], token_no_default_policy: true })
+  const { roleId, secretId } = await issueSecretId(admin, 'sealer')
+  const sealer = createVaultClient(connection)
+  sealer.token = (await sealer.login(roleId, secretId)).token
+  await sealer.write('sys/seal', {})
+  sealer.close()
 }

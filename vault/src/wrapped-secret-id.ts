@@ -1,4 +1,4 @@
-import type { VaultClient } from '@ares/chassis'
+import { type VaultClient, WRAPPING_LIFE_S } from '@ares/chassis'
 import type { ServiceName } from '@ares/proto'
 import { textOf } from './setup'
 
@@ -9,8 +9,7 @@ export interface WrappedCredential {
   readonly ttlSeconds: number
 }
 
-/** Longer than the slowest start; whoever delivers renews it before (see CredentialDeliverer). */
-export const WRAP_TTL = '10m'
+export const WRAP_TTL = `${WRAPPING_LIFE_S}s`
 
 /**
  * Makes the credentials of a service's next login.

@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto'
+import { readFileSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { assertValidAt, CertificateProblem, isRoot, labelOf, splitPem, verifyChain } from './certificates'
@@ -24,6 +25,57 @@ export async function loadCaFile(file: string, wait: FileWait = {}): Promise<str
   if (problem) throw new CertificateProblem(`${variable} ${file} ${problem}`)
   return text
 }
+
+/**
+ * Follows full_chain_ca.crt: while the intermediate is rotated it is replaced twice. A bundle that cannot be used is told
+ * and looked at again at the next change; the one in use stays.
+ * @param pem what is in use now
+ */
+export class CaFileWatch {
+  private readonly timer: NodeJS.Timeout
+  private stamp: string | undefined
+  /** Of the file as it is now; undefined when it is in use. */
+  problem: string | undefined
+
+  constructor(
+    private readonly file: string,
+    private pem: string,
+    private readonly on: { taken(pem: string): void; refused(problem: string): void },
+    everyMs: number = FOLLOW_EVERY_MS,
+  ) {
+    this.timer = setInterval(() => this.look(), everyMs)
+    this.timer.unref()
+  }
+
+  close(): void {
+    clearInterval(this.timer)
+  }
+
+  private look(): void {
+    try {
+      const { ino, size, mtimeMs } = statSync(this.file)
+      const stamp = `${ino}:${size}:${mtimeMs}`
+      if (stamp === this.stamp) return
+      const text = readFileSync(this.file, 'utf8')
+      this.stamp = stamp
+      this.problem = problemOfBundle(text)
+      if (this.problem) this.on.refused(`${this.file} ${this.problem}`)
+      else if (text !== this.pem) {
+        this.pem = text
+        this.on.taken(text)
+      }
+    } catch (error) {
+      // Nobody removes it while we run; if somebody does, what is in use stays.
+      const problem = `cannot be read (${(error as NodeJS.ErrnoException).code ?? error})`
+      if (problem === this.problem) return
+      this.problem = problem
+      this.stamp = undefined
+      this.on.refused(`${this.file} ${problem}`)
+    }
+  }
+}
+
+const FOLLOW_EVERY_MS = 2_000
 
 /**
  * Waits until a file that another part writes is there and not empty, then gives its text.

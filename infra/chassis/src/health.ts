@@ -1,9 +1,19 @@
+/** One check, as it is reported. */
+export interface CheckState {
+  readonly ok: boolean
+  /** It works for now and somebody should look, e.g. with Vault sealed and a certificate that is good for hours. */
+  readonly degraded?: boolean
+  readonly detail?: string
+}
+
 /** What a probe found. A plain boolean is enough when there is nothing to add. */
-export type CheckResult = boolean | { readonly ok: boolean; readonly detail?: string }
+export type CheckResult = boolean | CheckState
 
 export interface HealthReport {
   readonly ok: boolean
-  readonly checks: Readonly<Record<string, { readonly ok: boolean; readonly detail?: string }>>
+  /** A check is degraded; the service is ready all the same. */
+  readonly degraded: boolean
+  readonly checks: Readonly<Record<string, CheckState>>
 }
 
 /** The named checks of a service; ready when all of them hold. */
@@ -24,15 +34,17 @@ export class Health {
     const entries = await Promise.all(
       [...this.probes].map(async ([name, probe]) => [name, await resultOf(probe)] as const),
     )
-    return { ok: entries.every(([, result]) => result.ok), checks: Object.fromEntries(entries) }
+    return {
+      ok: entries.every(([, result]) => result.ok),
+      degraded: entries.some(([, result]) => result.degraded === true),
+      checks: Object.fromEntries(entries),
+    }
   }
 }
 
 const PROBE_LIMIT_MS = 2_000
 
-async function resultOf(
-  probe: () => CheckResult | Promise<CheckResult>,
-): Promise<{ readonly ok: boolean; readonly detail?: string }> {
+async function resultOf(probe: () => CheckResult | Promise<CheckResult>): Promise<CheckState> {
   let timer: NodeJS.Timeout | undefined
   const limit = new Promise<CheckResult>((resolve) => {
     timer = setTimeout(() => resolve({ ok: false, detail: `no answer in ${PROBE_LIMIT_MS} ms` }), PROBE_LIMIT_MS)

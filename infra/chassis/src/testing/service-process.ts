@@ -16,7 +16,7 @@ runMain('sample', async () => {
   if (scenario === 'later') setTimeout(() => Promise.reject(new Error('something broke')), 10)
   if (scenario === 'credential') {
     const client = createVaultClient({ address: process.env.VAULT ?? '' })
-    await credentialsFrom('parent', client).next()
+    await credentialsFrom('parent', { client, service: 'listener' }).next()
     logger.info('got a credential')
   }
   if (scenario === 'slow') {

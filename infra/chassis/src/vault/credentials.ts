@@ -1,5 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { ServiceName } from '@ares/proto'
 import { waitForFile } from '../ca-file'
 import type { VaultClient } from './vault-client'
 import { VaultError } from './vault-error'
@@ -17,7 +19,7 @@ export interface CredentialSource {
   next(signal?: AbortSignal): Promise<Credential>
 }
 
-/** A wrapped secret id was opened before we opened it, or is none: a person must look at it. */
+/** Somebody else opened a wrapped secret id, or put another in its place: a person must look at it. */
 export class CredentialAlarm extends Error {
   override readonly name = 'CredentialAlarm'
 }
@@ -27,71 +29,152 @@ export class NoFreshCredential extends Error {
   override readonly name = 'NoFreshCredential'
 }
 
+/** How long a wrapped secret id can be opened: longer than the slowest start; whoever delivers renews it at half of it. */
+export const WRAPPING_LIFE_S = 600
+
+export interface CredentialOptions {
+  /** Whose login it is: a wrapping that was made for another role is not opened. */
+  readonly service: ServiceName
+  /** Opens the wrapping; it needs no token. */
+  readonly client: VaultClient
+  /** How long a wrapping that was opened before waits for its successor before it is an alarm; default 15 s. */
+  readonly graceMs?: number
+}
+
 /**
  * @param setting `parent`: asks the parent process over IPC, { type: 'ares-credential-request', id } and
  *   { type: 'ares-credential', id, roleId, wrappedSecretId }. Anything else is a directory with the files `role-id` and
  *   `wrapped-secret-id`, which are read anew for each login.
- * @param client opens the wrapping; it needs no token
  */
-export function credentialsFrom(setting: string, client: VaultClient): CredentialSource {
-  const source: WrappedSource = setting === 'parent' ? fromParent : fromDirectory(setting)
-  let usedUp: string | undefined
-  return {
-    async next(signal) {
-      const { roleId, wrappedSecretId } = await source(signal)
-      const fingerprint = createHash('sha256').update(wrappedSecretId).digest('hex')
-      if (fingerprint === usedUp) {
-        throw new NoFreshCredential(
-          `${setting === 'parent' ? 'the parent process' : join(setting, 'wrapped-secret-id')} still gives a credential that was used already; the certificate agent or the bootstrap of Vault writes a new one`,
-        )
+export function credentialsFrom(setting: string, options: CredentialOptions): CredentialSource {
+  const given = setting === 'parent' ? fromParent : fromDirectory(setting)
+  const place = setting === 'parent' ? 'the parent process' : join(setting, 'wrapped-secret-id')
+  return new WrappedCredentials(given, place, { graceMs: GRACE_MS, isFile: setting !== 'parent', ...options })
+}
+
+/**
+ * Opens wrapped secret ids, each once, and says what it means when one cannot be opened. Vault has one answer for used,
+ * expired and unknown, so it is told apart by what this process knows itself:
+ *
+ * | the wrapping | meaning |
+ * |---|---|
+ * | is the one that this process opened, or tried to when the answer was lost | not fresh: wait for the next |
+ * | lies there for longer than it can live | not fresh: whoever delivers is away |
+ * | was good when this process looked, and opened a moment later | alarm, at once |
+ * | was made for something else than this service's secret id | alarm, at once |
+ * | was asked of the parent just now, and is opened already | alarm, at once |
+ * | was opened before this process saw it | an earlier life of this service, or somebody else: alarm after the grace |
+ *
+ * In the last case a restarted service finds its own used wrapping for a second, until a fresh one is delivered; a fresh
+ * one within the grace ends the matter.
+ */
+class WrappedCredentials implements CredentialSource {
+  private last: { readonly fingerprint: string; readonly firstSeenMs: number; state: WrappingState } | undefined
+
+  constructor(
+    private readonly source: WrappedSource,
+    private readonly place: string,
+    private readonly options: CredentialOptions & { readonly graceMs: number; readonly isFile: boolean },
+  ) {}
+
+  async next(signal?: AbortSignal): Promise<Credential> {
+    const { roleId, wrappedSecretId, writtenAtMs } = await this.source(signal)
+    const fingerprint = createHash('sha256').update(wrappedSecretId).digest('hex')
+    if (this.last?.fingerprint !== fingerprint) {
+      this.last = { fingerprint, firstSeenMs: performance.now(), state: 'unknown' }
+    }
+    const wrapping = this.last
+    if (wrapping.state === 'opened' || wrapping.state === 'told') throw this.notFresh('was used already')
+    await this.look(wrapping, wrappedSecretId, writtenAtMs, signal)
+    const triedBefore = wrapping.state === 'tried'
+    try {
+      wrapping.state = 'tried'
+      const { data } = await this.options.client.unwrap(wrappedSecretId, { signal })
+      wrapping.state = 'opened'
+      if (typeof data.secret_id === 'string' && data.secret_id !== '') return { roleId, secretId: data.secret_id }
+      throw new CredentialAlarm(`the wrapped credential from ${this.place} holds no secret id`)
+    } catch (error) {
+      if (!isGone(error)) throw error
+      if (triedBefore) {
+        wrapping.state = 'opened'
+        throw this.notFresh(ANSWER_LOST)
       }
-      try {
-        const secretId = await open(client, wrappedSecretId, signal)
-        usedUp = fingerprint
-        return { roleId, secretId }
-      } catch (error) {
-        // One alarm for one credential; from now on it is only not fresh.
-        if (error instanceof CredentialAlarm) usedUp = fingerprint
-        throw error
+      wrapping.state = 'told'
+      throw this.alarm('was opened by somebody else at the very moment this service looked at it')
+    }
+  }
+
+  /** Does not use it up. @throws when it must not or cannot be opened */
+  private async look(
+    wrapping: { readonly firstSeenMs: number; state: WrappingState },
+    wrappedSecretId: string,
+    writtenAtMs: number | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { client, service, graceMs, isFile } = this.options
+    try {
+      const { creationPath } = await client.wrappingLookup(wrappedSecretId, { signal })
+      if (creationPath === `auth/approle/role/${service}/secret-id`) return
+      wrapping.state = 'told'
+      throw this.alarm(`was not made for ${service} but by ${creationPath}: somebody put another one in its place`)
+    } catch (error) {
+      if (!isGone(error)) throw error
+      if (wrapping.state === 'tried') {
+        wrapping.state = 'opened'
+        throw this.notFresh(ANSWER_LOST)
       }
-    },
+      if (writtenAtMs !== undefined && Date.now() - writtenAtMs > WRAPPING_LIFE_S * 1_000) {
+        throw this.notFresh('has run out: whoever delivers credentials has not been here')
+      }
+      if (isFile && performance.now() - wrapping.firstSeenMs < graceMs) {
+        throw this.notFresh('was opened before, by an earlier life of this service if nobody else did')
+      }
+      wrapping.state = 'told'
+      throw this.alarm(
+        `was opened before this service did, and no other came${isFile ? ` in ${graceMs / 1_000} s` : ''}`,
+      )
+    }
+  }
+
+  private notFresh(why: string): NoFreshCredential {
+    return new NoFreshCredential(
+      `the wrapped credential from ${this.place} ${why}; the certificate agent, or the bootstrap of Vault, gives a new one`,
+    )
+  }
+
+  private alarm(what: string): CredentialAlarm {
+    return new CredentialAlarm(
+      `the wrapped credential from ${this.place} ${what}. If that was none of ours, destroy its secret id; the certificate agent, or the bootstrap of Vault, gives a new one`,
+    )
   }
 }
 
-type WrappedSource = (
-  signal: AbortSignal | undefined,
-) => Promise<{ readonly roleId: string; readonly wrappedSecretId: string }>
+/** `told`: there was an alarm about it, and there is one alarm for one wrapping. */
+type WrappingState = 'unknown' | 'tried' | 'opened' | 'told'
+
+type WrappedSource = (signal: AbortSignal | undefined) => Promise<{
+  readonly roleId: string
+  readonly wrappedSecretId: string
+  /** When the file was written; unknown for one that came over IPC. */
+  readonly writtenAtMs?: number
+}>
 
 const PARENT_LIMIT_MS = 15_000
+const GRACE_MS = 15_000
+const ANSWER_LOST = 'was opened by this process, and the answer was lost'
 
-/** Looks at what the wrapping token was made for before it is used up: only a secret id of an AppRole is wanted. */
-async function open(client: VaultClient, wrapToken: string, signal: AbortSignal | undefined): Promise<string> {
-  try {
-    const { creationPath } = await client.wrappingLookup(wrapToken, { signal })
-    if (!/^auth\/approle\/role\/[a-z0-9-]+\/secret-id$/.test(creationPath)) {
-      throw new CredentialAlarm(
-        `the wrapped credential was not made by an AppRole but by ${creationPath}: somebody put another one in its place`,
-      )
-    }
-    const { data } = await client.unwrap(wrapToken, { signal })
-    if (typeof data.secret_id === 'string' && data.secret_id !== '') return data.secret_id
-    throw new CredentialAlarm('the wrapped credential holds no secret id')
-  } catch (error) {
-    // Vault: 400 "wrapping token is not valid or does not exist". It cannot tell used from expired.
-    if (error instanceof VaultError && (error.code === 'rejected' || error.code === 'token_gone')) {
-      throw new CredentialAlarm(
-        `the wrapped credential cannot be opened (${error.message}): it is too old, or this service used it before a restart, or somebody else opened it. If it was none of ours, destroy its secret id; then run the bootstrap of Vault for a new one`,
-      )
-    }
-    throw error
-  }
-}
+/** Vault: 400 "wrapping token is not valid or does not exist". */
+const isGone = (error: unknown): boolean =>
+  error instanceof VaultError && (error.code === 'rejected' || error.code === 'token_gone')
 
 function fromDirectory(directory: string): WrappedSource {
   return async (signal) => {
     const read = async (name: string) =>
       (await waitForFile(join(directory, name), { signal, variable: 'ARES_VAULT_CREDENTIALS' })).trim()
-    return { roleId: await read('role-id'), wrappedSecretId: await read('wrapped-secret-id') }
+    const roleId = await read('role-id')
+    const wrappedSecretId = await read('wrapped-secret-id')
+    const { mtimeMs } = await stat(join(directory, 'wrapped-secret-id'))
+    return { roleId, wrappedSecretId, writtenAtMs: mtimeMs }
   }
 }
 

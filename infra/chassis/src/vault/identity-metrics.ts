@@ -32,6 +32,34 @@ export function identityMetrics(registry: Registry) {
       help: 'Wrapped credentials that somebody else may have opened',
       registers,
     }),
+    vaultState: new Gauge({
+      name: 'ares_vault_state',
+      help: 'How Vault was found at the last look: 1 for the state that holds',
+      labelNames: ['state'] as const,
+      registers,
+    }),
+    tokenHeld: new Gauge({
+      name: 'ares_vault_token_held',
+      help: '1 while there is a Vault token, 0 when it has run out, was revoked, or none could be had',
+      registers,
+    }),
+    clockSkew: new Gauge({
+      name: 'ares_vault_clock_skew_seconds',
+      help: 'How far the clock here is ahead of the one of Vault',
+      registers,
+    }),
+    loginRefusals: new Counter({
+      name: 'ares_vault_login_refusals_total',
+      help: 'Logins that came to nothing, by reason: no_fresh_credential, credential_alarm, or the code of the Vault error (rejected: the secret id is used up, destroyed or expired)',
+      labelNames: ['reason'] as const,
+      registers,
+    }),
+    bundleChanges: new Counter({
+      name: 'ares_ca_bundle_changes_total',
+      help: 'Changes of the CA bundle file that were met, by whether they could be taken up',
+      labelNames: ['result'] as const,
+      registers,
+    }),
     vaultErrors: new Counter({
       name: 'ares_vault_errors_total',
       help: 'Calls to Vault that failed, by reason',

@@ -1,7 +1,9 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type ServiceName, serviceCommonName } from '@ares/proto'
 import type { Registry } from 'prom-client'
 import { Backoff } from '../backoff'
+import { CaFileWatch } from '../ca-file'
 import {
   assertValidAt,
   CertificateProblem,
@@ -20,6 +22,7 @@ import { type IdentityMetrics, identityMetrics } from './identity-metrics'
 import { Pause } from './pause'
 import { VaultSession } from './session'
 import { createVaultClient, type VaultClient } from './vault-client'
+import { VaultError } from './vault-error'
 
 export interface IdentityOptions {
   readonly name: ServiceName
@@ -28,6 +31,8 @@ export interface IdentityOptions {
   readonly vaultCaPem?: string
   /** Root and intermediate, see loadCaFile. */
   readonly caPem: string
+  /** The file that `caPem` came from: followed, because a rotation of the intermediate replaces it. */
+  readonly caFile?: string
   readonly credentials: CredentialSource
   readonly logger: Logger
   readonly health: Health
@@ -38,6 +43,10 @@ export interface IdentityOptions {
   readonly ttl?: string
   /** How long Vault may be away at the start; default 60 s. */
   readonly startLimitMs?: number
+  /** How often Vault is looked at; default 10 s. */
+  readonly watchEveryMs?: number
+  /** Milliseconds since 1970; default the clock of this machine. */
+  readonly now?: () => number
   readonly signal?: AbortSignal
 }
 
@@ -47,7 +56,8 @@ export interface IdentityOptions {
  *   VALID ──two thirds of its life──▶ RENEWING ──new one checked──▶ VALID (the listeners get it)
  *                                        └──failed──▶ wait a little, RENEWING again; the old one stays in use
  *
- * With Vault away everything goes on until the certificate ends. The checks `vault-token` and `certificate` say how it stands.
+ * With Vault away everything goes on until the certificate ends: then, and not before, the check `certificate` fails.
+ * A CA bundle that was replaced is taken up and told to the listeners like a new certificate, with the same serial.
  */
 export class ServiceIdentity implements LeafSource {
   private readonly listeners = new Set<(leaf: Leaf) => void>()
@@ -55,6 +65,9 @@ export class ServiceIdentity implements LeafSource {
   private readonly pause = new Pause()
   private running: Promise<void> = Promise.resolve()
   private trouble: string | undefined
+  private dueAt = 0
+  private readonly backoff = new Backoff(1_000, 60_000)
+  private bundle: CaFileWatch | undefined
 
   private constructor(
     /** Logged in, its token is kept alive. */
@@ -70,6 +83,7 @@ export class ServiceIdentity implements LeafSource {
   static async create(options: IdentityOptions): Promise<ServiceIdentity> {
     const metrics = identityMetrics(options.metrics)
     let session: VaultSession | undefined
+    let identity: ServiceIdentity | undefined
     const vault = createVaultClient({
       address: options.vaultAddress,
       caPem: options.vaultCaPem,
@@ -79,13 +93,16 @@ export class ServiceIdentity implements LeafSource {
       },
     })
     try {
-      session = await VaultSession.open({ ...options, vault, metrics })
-      const leaf = await signedLeaf(vault, options)
-      const identity = new ServiceIdentity(vault, session, options, metrics, leaf)
-      identity.take(leaf)
-      options.health.check('certificate', () => identity.state())
-      identity.running = identity.keepFresh()
-      return identity
+      const onReturn = () => identity?.tryNow()
+      session = await VaultSession.open({ ...options, vault, metrics, onReturn })
+      const leaf = await firstLeaf(vault, options)
+      const made = new ServiceIdentity(vault, session, options, metrics, leaf)
+      identity = made
+      made.take(leaf)
+      options.health.check('certificate', () => made.state())
+      made.followBundle()
+      made.running = made.keepFresh()
+      return made
     } catch (error) {
       await session?.stop()
       vault.close()
@@ -105,7 +122,7 @@ export class ServiceIdentity implements LeafSource {
   /** Renews now and not at its time. @throws when there is no new certificate; the old one stays in use */
   async renew(): Promise<void> {
     try {
-      this.take(await signedLeaf(this.vault, this.options))
+      this.take(await signedLeaf(this.vault, { ...this.options, caPem: this.leaf.caPem }))
       this.trouble = undefined
     } catch (error) {
       this.metrics.certificateRenewals.inc({ result: 'failed' })
@@ -116,13 +133,47 @@ export class ServiceIdentity implements LeafSource {
 
   async stop(): Promise<void> {
     this.stopping.abort()
+    this.bundle?.close()
     await this.running
     await this.session.stop()
     this.vault.close()
     this.listeners.clear()
   }
 
-  private take(leaf: Leaf): void {
+  /** Vault is back: what failed meanwhile is tried again now and not after its wait. */
+  private tryNow(): void {
+    if (this.trouble === undefined) return
+    this.backoff.reset()
+    this.dueAt = 0
+    this.pause.end()
+  }
+
+  private followBundle(): void {
+    const { caFile, health, logger } = this.options
+    if (caFile === undefined) return
+    const bundle = new CaFileWatch(caFile, this.leaf.caPem, {
+      taken: (caPem) => {
+        this.metrics.bundleChanges.inc({ result: 'taken' })
+        logger.info('CA bundle taken up', { file: caFile, certificates: splitPem(caPem).length })
+        this.leaf = { ...this.leaf, caPem }
+        this.tell()
+      },
+      refused: (problem) => {
+        this.metrics.bundleChanges.inc({ result: 'refused' })
+        logger.error('the CA bundle was replaced by one that cannot be used; the one in use stays', { problem })
+      },
+    })
+    this.bundle = bundle
+    health.check('ca-bundle', () =>
+      bundle.problem
+        ? { ok: true, degraded: true, detail: `${caFile} ${bundle.problem}; an older one is in use` }
+        : true,
+    )
+  }
+
+  private take(signed: Leaf): void {
+    // While it was signed, the bundle may have been replaced.
+    const leaf = { ...signed, caPem: this.leaf.caPem }
     this.leaf = leaf
     this.metrics.certificateRenewals.inc({ result: 'ok' })
     this.metrics.certificateEnd.set(leaf.notAfter.getTime() / 1_000)
@@ -131,9 +182,13 @@ export class ServiceIdentity implements LeafSource {
       serial: leaf.serial,
       notAfter: leaf.notAfter,
     })
+    this.tell()
+  }
+
+  private tell(): void {
     for (const listener of this.listeners) {
       try {
-        listener(leaf)
+        listener(this.leaf)
       } catch (error) {
         this.options.logger.error('a new certificate could not be taken up', { error })
       }
@@ -141,23 +196,22 @@ export class ServiceIdentity implements LeafSource {
   }
 
   private async keepFresh(): Promise<void> {
-    const backoff = new Backoff(1_000, 60_000)
-    let dueAt = renewalTime(this.leaf)
+    this.dueAt = this.renewalTime()
     for (;;) {
       // Short waits: a timer of hours does not notice that the machine slept or its clock was set.
-      await this.pause.start(Math.min(LOOK_EVERY_MS, Math.max(0, dueAt - Date.now())), this.stopping.signal)
+      await this.pause.start(Math.min(LOOK_EVERY_MS, Math.max(0, this.dueAt - this.now())), this.stopping.signal)
       if (this.stopping.signal.aborted) return
-      if (Date.now() < dueAt) continue
+      if (this.now() < this.dueAt) continue
       try {
         await this.renew()
-        backoff.reset()
-        dueAt = renewalTime(this.leaf)
+        this.backoff.reset()
+        this.dueAt = this.renewalTime()
       } catch (error) {
         if (this.stopping.signal.aborted) return
-        const wait = backoff.next()
-        dueAt = Date.now() + wait
+        const wait = this.backoff.next()
+        this.dueAt = this.now() + wait
         const fields = { error, notAfter: this.leaf.notAfter, retryInMs: Math.round(wait) }
-        if (Date.now() < this.leaf.notAfter.getTime()) {
+        if (this.now() < this.leaf.notAfter.getTime()) {
           this.options.logger.warn('the certificate could not be renewed, the old one stays in use', fields)
         } else {
           this.options.logger.error('the certificate has ended and could not be renewed', fields)
@@ -166,11 +220,28 @@ export class ServiceIdentity implements LeafSource {
     }
   }
 
+  /**
+   * Two thirds of the life, a little earlier or later, so that services started together do not come together. Counted from
+   * now and not from `notBefore`, which lies some time back: a short certificate would be due again at once.
+   */
+  private renewalTime(): number {
+    const left = this.leaf.notAfter.getTime() - this.now()
+    return this.now() + left * (0.63 + Math.random() * 0.07)
+  }
+
+  private now(): number {
+    return (this.options.now ?? Date.now)()
+  }
+
   private state(): CheckResult {
     const end = this.leaf.notAfter
-    if (end <= new Date()) return { ok: false, detail: `ended at ${end.toISOString()}; ${this.trouble ?? ''}` }
+    if (end.getTime() <= this.now()) {
+      return { ok: false, detail: `ended at ${end.toISOString()}; ${this.trouble ?? ''}` }
+    }
     const until = `good until ${end.toISOString()}`
-    return { ok: true, detail: this.trouble ? `${until}; not renewed: ${this.trouble}` : until }
+    return this.trouble
+      ? { ok: true, degraded: true, detail: `${until}; not renewed: ${this.trouble}` }
+      : { ok: true, detail: until }
   }
 }
 
@@ -178,13 +249,22 @@ const LOOK_EVERY_MS = 30_000
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1'
 const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2'
 
-/**
- * Two thirds of the life, a little earlier or later, so that services started together do not come together. Counted from
- * now and not from `notBefore`, which lies some time back: a short certificate would be due again at once.
- */
-function renewalTime(leaf: Leaf): number {
-  const left = leaf.notAfter.getTime() - Date.now()
-  return Date.now() + left * (0.63 + Math.random() * 0.07)
+/** Right after the login Vault may be gone again: it is waited for as at the login, because a new start would need a new
+ *  credential. */
+async function firstLeaf(vault: VaultClient, options: IdentityOptions): Promise<Leaf> {
+  const end = Date.now() + (options.startLimitMs ?? 60_000)
+  const backoff = new Backoff(250, 5_000)
+  for (;;) {
+    try {
+      return await signedLeaf(vault, options)
+    } catch (error) {
+      const wait = backoff.next()
+      const hopeful = error instanceof VaultError && error.temporary
+      if (!hopeful || options.signal?.aborted || Date.now() + wait > end) throw error
+      options.logger.warn('no certificate yet, trying again', { error, retryInMs: Math.round(wait) })
+      await sleep(wait, undefined, { signal: options.signal })
+    }
+  }
 }
 
 async function signedLeaf(vault: VaultClient, options: IdentityOptions): Promise<Leaf> {
@@ -206,7 +286,8 @@ async function signedLeaf(vault: VaultClient, options: IdentityOptions): Promise
   const [certificatePem] = splitPem(String(data.certificate ?? ''))
   if (!certificatePem) throw new CertificateProblem('Vault signed nothing: its answer holds no certificate')
   const chain = Array.isArray(data.ca_chain) ? data.ca_chain.flatMap((pem) => splitPem(String(pem))) : []
-  return checkedLeaf({ certificatePem, chain, keyPem, caPem: options.caPem, commonName, altNames })
+  const at = new Date((options.now ?? Date.now)())
+  return checkedLeaf({ certificatePem, chain, keyPem, caPem: options.caPem, commonName, altNames, at })
 }
 
 /** What a service is about to show to its peers must be what it asked for, and verify to a root that it knows itself. */
@@ -217,6 +298,7 @@ function checkedLeaf(signed: {
   readonly caPem: string
   readonly commonName: string
   readonly altNames: readonly string[]
+  readonly at: Date
 }): Leaf {
   const certificate = new X509Certificate(signed.certificatePem)
   const refuse = (why: string): never => {
@@ -232,11 +314,11 @@ function checkedLeaf(signed: {
   if (!usages.includes(SERVER_AUTH) || !usages.includes(CLIENT_AUTH)) {
     refuse('it must be good for both sides of a connection, server and client')
   }
-  assertValidAt(certificate, new Date())
+  assertValidAt(certificate, signed.at)
   // Intermediates may come with the answer; a root counts only when it is in the CA file.
   const intermediates = signed.chain.filter((pem) => !isRoot(new X509Certificate(pem)))
   try {
-    verifyChain(certificate, [...splitPem(signed.caPem), ...intermediates])
+    verifyChain(certificate, [...splitPem(signed.caPem), ...intermediates], signed.at)
   } catch (error) {
     refuse(`${error instanceof Error ? error.message : error}; is ARES_CA_FILE that of this Vault?`)
   }

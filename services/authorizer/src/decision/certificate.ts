@@ -23,6 +23,7 @@ const REMEMBERED = 10_000
 export class CertificateReader {
   private issuers: readonly { readonly certificate: X509Certificate; readonly key: KeyObject }[] = []
   private readonly known = new Map<string, PresentedCertificate>()
+  private caPem = ''
 
   /** @param caPem root and intermediate */
   constructor(caPem: string) {
@@ -31,6 +32,8 @@ export class CertificateReader {
 
   /** Replaces the CA bundle. */
   trust(caPem: string): void {
+    if (caPem === this.caPem) return
+    this.caPem = caPem
     this.issuers = (caPem.match(PEM_CERTIFICATE) ?? [])
       .map((pem) => new X509Certificate(pem))
       .filter((certificate) => certificate.ca)
