@@ -3,6 +3,7 @@ import { CommandServiceService } from '@ares/proto/commands/v1/commands'
 import { DeviceServiceService } from '@ares/proto/devices/v1/devices'
 import { AdmissionServiceService } from '@ares/proto/directory/v1/admission'
 import { DirectoryServiceService } from '@ares/proto/directory/v1/directory'
+import type { EmqxManagement } from './broker/emqx-management'
 import type { ApiContext } from './context'
 import { accessRoutes } from './features/access/access.routes'
 import { AccessService } from './features/access/access.service'
@@ -126,11 +127,16 @@ const DIRECTORY_CHANGES_KEPT_MS = 24 * 3_600_000
 /**
  * The rooms that the broker side fills and reads: telemetry, dead letters, device status, the directory, commands.
  * @param identity what commands are brought to the listeners with
+ * @param broker absent: nobody governs the rate of the devices
  */
-export function dataRooms(context: ApiContext, identity: LeafSource): Rooms & { readonly directory: DirectoryFeed } {
+export function dataRooms(
+  context: ApiContext,
+  identity: LeafSource,
+  broker?: Pick<EmqxManagement, 'call'>,
+): Rooms & { readonly directory: DirectoryFeed } {
   const { config, notifications, logger, stopping } = context
   const { prisma, pool } = context.database
-  const telemetry = telemetryRooms(context)
+  const telemetry = telemetryRooms(context, broker)
   const directory = new DirectoryStore(pool)
   const feed = new DirectoryFeed(directory, notifications)
   const admissions = new AdmissionService(new AdmissionStore(pool), { logger })

@@ -10,6 +10,7 @@ import {
   startOpsServer,
   waitForFile,
 } from '@ares/chassis'
+import { EmqxManagement } from './broker/emqx-management'
 import type { ApiConfig } from './config'
 import { type ApiContext, createContext } from './context'
 import { VaultPki } from './features/certificates/pki.vault'
@@ -17,6 +18,7 @@ import { AccessControl } from './http/access'
 import { httpApplication } from './http/app'
 import { type HttpServer, startHttpServer } from './http/server'
 import { migrate } from './migrate'
+import { revocationRooms } from './revocation-rooms'
 import { dataRooms, peopleRooms, type Rooms } from './rooms'
 
 /** Where a started service is reached. */
@@ -60,18 +62,23 @@ export class ApiService {
     this.stops.push(() => database.close())
     const identity = await this.identity()
     await migrate({ connectionString: config.databaseUrl, log: (line) => logger.info(line) })
-    const people = peopleRooms(this.context, new VaultPki(identity.vault, () => identity.current().caPem))
-    const data = dataRooms(this.context, identity)
-    for (const rooms of [people, data]) {
+    const pki = new VaultPki(identity.vault, () => identity.current().caPem)
+    const broker = new EmqxManagement({ url: config.emqxApiUrl, vault: identity.vault })
+    await broker.prepare()
+    const people = peopleRooms(this.context, pki)
+    const data = dataRooms(this.context, identity, broker)
+    const revocation = revocationRooms(this.context, { pki, broker, directory: data.directory })
+    const all = [people, data, revocation]
+    for (const rooms of all) {
       this.stops.push(() => rooms.stop())
       await rooms.start()
     }
-    const grpc = await this.keep<GrpcServer>(this.startGrpc(identity, [people, data]))
+    const grpc = await this.keep<GrpcServer>(this.startGrpc(identity, all))
     const http = await this.keep<HttpServer>(
       startHttpServer(
         config.httpBind,
         httpApplication({
-          routes: [...people.routes, ...data.routes],
+          routes: all.flatMap(({ routes }) => [...routes]),
           authenticate: people.authenticate,
           access: new AccessControl(database.pool),
           logger,

@@ -58,6 +58,7 @@ async function answer(route: Route, request: Request, response: Response, option
   response.locals.route = `${API_ROOT}${route.path}`
   const address = request.ip ?? 'unknown'
   const granted = await admitted(route, request, address, options)
+  let { status } = route.answer
   const input = {
     ...granted,
     address,
@@ -66,9 +67,12 @@ async function answer(route: Route, request: Request, response: Response, option
     body: route.body ? parsed('body', route.body, await jsonBody(request, response)) : undefined,
     signal: closedSignal(response),
     setHeader: (name: string, value: string) => void response.setHeader(name, value),
+    setStatus: (wanted: 202) => {
+      status = wanted
+    },
   }
   const result = await route.handle(input)
-  response.status(route.answer.status).setHeader('cache-control', 'no-store')
+  response.status(status).setHeader('cache-control', 'no-store')
   if (route.answer.body) response.json(route.answer.body.parse(result))
   else response.end()
 }

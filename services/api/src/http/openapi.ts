@@ -41,10 +41,8 @@ function pathOf(route: Route): RouteConfig {
       ...(route.body ? { body: { required: true, content: { 'application/json': { schema: route.body } } } } : {}),
     },
     responses: {
-      [route.answer.status]: {
-        description: route.answer.description,
-        ...(route.answer.body ? { content: { 'application/json': { schema: route.answer.body } } } : {}),
-      },
+      [route.answer.status]: goodAnswer(route, route.answer.description),
+      ...(route.answer.accepted ? { 202: goodAnswer(route, route.answer.accepted) } : {}),
       ...Object.fromEntries(
         problemStatuses(route).map(([status, description]) => [status, problemAnswer(description)]),
       ),
@@ -65,6 +63,11 @@ function problemStatuses(route: Route): Array<[string, string]> {
     ['default', 'Any other problem.'],
   ]
 }
+
+const goodAnswer = ({ answer }: Route, description: string) => ({
+  description,
+  ...(answer.body ? { content: { 'application/json': { schema: answer.body } } } : {}),
+})
 
 const problemAnswer = (description: string) => ({
   description,

@@ -1,5 +1,6 @@
 import { DomainError, type ErrorKind } from '@ares/chassis'
 import { z } from 'zod'
+import { isDatabaseAway } from '../database/faults'
 
 /** An error as RFC 9457 wants it, with the fields that are wrong and the id under which the log has the rest. */
 export interface Problem {
@@ -63,6 +64,9 @@ const TITLE: Readonly<Record<number, string>> = {
 export function problemOf(error: unknown, requestId: string | undefined): Problem {
   if (error instanceof DomainError) {
     return problem(STATUS[error.kind], error.code, error.message, { ...error.details, requestId })
+  }
+  if (isDatabaseAway(error)) {
+    return problem(503, 'database_unavailable', 'The database cannot be reached now. Try again.', { requestId })
   }
   const parser = bodyParserError(error)
   if (parser) return problem(parser.status, parser.code, parser.detail, { requestId })

@@ -1,14 +1,17 @@
 import { createLogger, DomainError, type LeafSource } from '@ares/chassis'
 import { createTestDatabase } from '@ares/embedded/testing'
+import type { BrokerSessions } from '../broker/broker-sessions'
 import type { ApiConfig } from '../config'
 import { type ApiContext, createContext } from '../context'
 import type { Pki } from '../features/certificates/pki'
 import { hashPassword } from '../features/identity/password'
+import type { DirectoryReach } from '../features/revocations/revocations'
 import { AccessControl } from '../http/access'
 import { API_ROOT, httpApplication } from '../http/app'
 import type { Route } from '../http/route'
 import { startHttpServer } from '../http/server'
 import { newId } from '../ids'
+import { revocationRooms } from '../revocation-rooms'
 import { dataRooms, peopleRooms } from '../rooms'
 
 export interface TestApi {
@@ -44,15 +47,20 @@ export interface TestPerson {
 }
 
 /** Every room with REST in front and a database of its own; no gRPC, and a PKI only if one is given. */
-export async function startTestApi(options: { readonly pki?: Pki } = {}): Promise<TestApi> {
+export async function startTestApi(
+  options: { readonly pki?: Pki; readonly broker?: BrokerSessions; readonly directory?: DirectoryReach } = {},
+): Promise<TestApi> {
   const database = await createTestDatabase()
   const logger = createLogger({ service: 'api', level: process.env.ARES_TEST_LOG ?? 'error' })
   const context = createContext(configFor(database.url), logger)
   const people = peopleRooms(context, options.pki ?? NO_PKI, CHEAP)
   const data = dataRooms(context, NO_IDENTITY)
+  const { pki = NO_PKI, broker = NO_BROKER, directory = NO_AUTHORIZERS } = options
+  const revocation = revocationRooms(context, { pki, broker, directory })
   await people.start()
   await data.start()
-  const routes = [...people.routes, ...data.routes]
+  await revocation.start()
+  const routes = [...people.routes, ...data.routes, ...revocation.routes]
   const access = new AccessControl(context.database.pool)
   const { authenticate } = people
   const app = httpApplication({ routes, authenticate, access, logger, metrics: context.metrics })
@@ -89,6 +97,7 @@ export async function startTestApi(options: { readonly pki?: Pki } = {}): Promis
     async stop() {
       await server.stop(1_000)
       context.stopping.abort()
+      await revocation.stop()
       await data.stop()
       await people.stop()
       await context.database.close()
@@ -143,6 +152,9 @@ const NO_PKI: Pki = {
   signDevice: () => Promise.reject(new DomainError('unavailable', 'pki_unavailable', 'There is no PKI in this test.')),
   revoke: () => Promise.reject(new DomainError('unavailable', 'pki_unavailable', 'There is no PKI in this test.')),
 }
+
+const NO_BROKER: BrokerSessions = { kick: async () => {} }
+const NO_AUTHORIZERS: DirectoryReach = { reached: async () => true }
 
 function configFor(databaseUrl: string): ApiConfig {
   const bind = { host: '127.0.0.1', port: 0 }

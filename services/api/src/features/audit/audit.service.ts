@@ -8,6 +8,7 @@ import { decodeCursor, type Page, pageFrom } from '../../http/shapes'
 /** Who did it. */
 export type Actor =
   | UserActor
+  | Pick<UserActor, 'kind' | 'id' | 'address'>
   | { readonly kind: 'device'; readonly id: string; readonly address?: string }
   | { readonly kind: 'service'; readonly id: string }
   | { readonly kind: 'system' }

@@ -67,7 +67,12 @@ async function readOwner(prisma: PrismaTransaction, id: string): Promise<Certifi
       _count: { select: { certificates: { where: { state: 'active', notAfter: { gt: new Date() } } } } },
     },
   })
-  return device ? { ...device, certificates: device._count.certificates } : undefined
+  if (!device) return undefined
+  // What is being disabled or deleted gets nothing new: its revocation has its list already.
+  const leaving = await prisma.revocation.count({
+    where: { deviceId: id, kind: { not: 'certificate' }, databaseAt: null },
+  })
+  return { ...device, state: leaving > 0 ? 'disabled' : device.state, certificates: device._count.certificates }
 }
 
 /** SHA-256 of a public key (SubjectPublicKeyInfo), 64 lower-case hexadecimal digits. */

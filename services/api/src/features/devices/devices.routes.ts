@@ -64,5 +64,15 @@ export function deviceRoutes(devices: DeviceService): Route[] {
         return changed
       },
     }),
+    defineRoute({
+      method: 'post',
+      path: '/devices/{deviceId}/enable',
+      tag: 'devices',
+      summary: 'Switches a device on again. Its revoked certificates stay revoked: it needs a new one then.',
+      access: scoped('device', 'deviceId', 'operator'),
+      answer: { status: 200, body: device, description: 'The device as it is now.' },
+      problems: { device_being_disabled: 'a revocation of it has only begun' },
+      handle: ({ actor, params }) => devices.enable(actor, params.deviceId),
+    }),
   ]
 }

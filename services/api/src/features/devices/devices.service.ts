@@ -87,6 +87,33 @@ export class DeviceService {
       }),
     )
   }
+
+  /** Switches a device on again. Certificates that were revoked stay revoked: it may need a new one.
+   *  @throws DomainError `device_being_disabled` while its revocation has not come to the database */
+  async enable(actor: UserActor, id: string): Promise<Device> {
+    return this.prisma.$transaction(async (tx) => {
+      await tx.$queryRaw`SELECT 1 FROM devices WHERE id = ${id}::uuid FOR UPDATE`
+      const before = await tx.device.findUniqueOrThrow({ where: { id } })
+      const plans = {
+        deviceId: id,
+        kind: { in: ['disable', 'delete'] },
+        databaseAt: null,
+      } satisfies Prisma.RevocationWhereInput
+      if ((await tx.revocation.count({ where: plans })) > 0) {
+        throw new DomainError('conflict', 'device_being_disabled', 'The device is just being disabled or deleted.')
+      }
+      if (before.state === 'active') return before
+      const after = await tx.device.update({ where: { id }, data: { state: 'active', updatedAt: new Date() } })
+      await this.audit.record(tx, {
+        actor,
+        action: 'device.enabled',
+        subject: { kind: 'device', id },
+        organizationId: after.organizationId,
+      })
+      await recordDirectoryChange(tx, { kind: 'device', id })
+      return after
+    })
+  }
 }
 
 /** Changes with what people write, not with what the device reports. */

@@ -1,0 +1,9 @@
+/** What api asks of the broker about its clients. */
+export interface BrokerSessions {
+  /**
+   * Ends the connection and the session of a client. One that is not there is a success. It is a cut, not a lock: the
+   * client is back within milliseconds, and what the authorizers say then decides.
+   * @throws DomainError `broker_unavailable`
+   */
+  kick(clientId: string): Promise<void>
+}

@@ -1,0 +1,55 @@
+import type { BrokerSessions } from './broker/broker-sessions'
+import type { ApiContext } from './context'
+import { AuditService } from './features/audit/audit.service'
+import type { Pki } from './features/certificates/pki'
+import { RevocationMetrics } from './features/revocations/revocation-metrics'
+import { RevocationWorker } from './features/revocations/revocation-worker'
+import type { DirectoryReach } from './features/revocations/revocations'
+import { revocationRoutes } from './features/revocations/revocations.routes'
+import { RevocationService } from './features/revocations/revocations.service'
+import { RevocationStore } from './features/revocations/revocations.store'
+import type { Rooms } from './rooms'
+
+/** A revocation that has not taken effect by then is worth a look. */
+const OVERDUE_AFTER_MS = 10_000
+
+/** The room that cuts devices off, and its worker. */
+export function revocationRooms(
+  { database: { prisma }, health, logger, metrics }: ApiContext,
+  {
+    pki,
+    broker,
+    directory,
+  }: { readonly pki: Pki; readonly broker: BrokerSessions; readonly directory: DirectoryReach },
+): Rooms & { readonly revocations: RevocationService } {
+  const store = new RevocationStore(prisma)
+  const revocations = new RevocationService({
+    store,
+    pki,
+    broker,
+    directory,
+    audit: new AuditService(prisma),
+    metrics: new RevocationMetrics(metrics, () => store.unfinished()),
+    logger,
+  })
+  const worker = new RevocationWorker(revocations, { logger })
+  return {
+    revocations,
+    routes: revocationRoutes(revocations),
+    rpc: [],
+    allow: {},
+    async start() {
+      health.check('revocations', async () => {
+        const { count, oldest } = await store.overdue(OVERDUE_AFTER_MS)
+        if (!oldest) return true
+        const { id, createdAt, failedStep, lastError } = oldest
+        const why = failedStep ? `, ${failedStep}: ${lastError}` : ''
+        // Api itself is of use all the same: a replica that is taken out of service would finish nothing.
+        const detail = `${count} not in effect yet, the oldest (${id}) since ${createdAt.toISOString()}${why}`
+        return { ok: true, degraded: true, detail }
+      })
+      worker.start()
+    },
+    stop: () => worker.stop(),
+  }
+}
