@@ -1,5 +1,6 @@
 import { type Bind, commonVariables, readEnvironment, variable } from '@ares/chassis'
 import { z } from 'zod'
+import type { GovernorSettings } from './features/governor/governor'
 import type { BudgetLimits } from './features/telemetry/device-budget'
 
 /** Everything that api is told from outside. */
@@ -26,6 +27,8 @@ export interface ApiConfig {
   readonly trustedProxies: number
   /** What one device may have stored; undefined: without a limit. */
   readonly deviceBudget?: BudgetLimits
+  /** undefined: the rate of the devices stays as the broker is configured. */
+  readonly governor?: GovernorSettings
 }
 
 /** @throws ConfigError with every problem */
@@ -47,6 +50,7 @@ export function readConfig(env: NodeJS.ProcessEnv): ApiConfig {
     emqxApiUrl: set.ARES_EMQX_API_URL,
     firstUser: email !== undefined && password !== undefined ? { email, password } : undefined,
     trustedProxies: set.ARES_TRUSTED_PROXIES,
+    governor: set.ARES_GOVERNOR ? { floor: set.ARES_GOVERNOR_FLOOR, maximum: set.ARES_GOVERNOR_MAXIMUM } : undefined,
     deviceBudget:
       set.ARES_DEVICE_ROWS_PER_SECOND === 0
         ? undefined
@@ -65,6 +69,14 @@ const schema = z.object({
   ARES_FIRST_USER_EMAIL: z.email().optional(),
   ARES_FIRST_USER_PASSWORD: z.string().min(10, 'must have at least 10 characters').optional(),
   ARES_TRUSTED_PROXIES: variable.integer({ min: 0, max: 10 }).prefault('0'),
+  /** false: nobody slows the devices when the store is slow; the broker's own rate stands. */
+  ARES_GOVERNOR: variable.boolean().prefault('true'),
+  /** Messages a second of all devices together that are let in whatever happens. Keepalives count: 10,000 devices with one
+   *  a minute are 167 a second. What comes in during an outage waits in the broker: 500/s fill emqx.conf's queues of two
+   *  listeners (800,000) in 26 min. */
+  ARES_GOVERNOR_FLOOR: variable.integer({ min: 1, max: 1_000_000 }).prefault('500'),
+  /** Messages a second at most. Default: what the broker is configured with. */
+  ARES_GOVERNOR_MAXIMUM: variable.integer({ min: 1, max: 1_000_000 }).optional(),
   /** Rows a second that one device may have stored for long; 0: no limit. The broker lets a device say 50 messages a second. */
   ARES_DEVICE_ROWS_PER_SECOND: variable.integer({ min: 0, max: 1_000_000 }).prefault('50'),
   /** Rows that it may have saved up: the backlog after an outage. 50,000 is 14 h at a row a second. */

@@ -1,4 +1,5 @@
-import { TelemetryServiceService } from '@ares/proto/telemetry/v1/telemetry'
+import { ReportLoadRequest, TelemetryServiceService } from '@ares/proto/telemetry/v1/telemetry'
+import type { EmqxManagement } from './broker/emqx-management'
 import type { ApiContext } from './context'
 import { openIngestPool } from './database/ingest-pool'
 import { AuditService } from './features/audit/audit.service'
@@ -6,6 +7,11 @@ import { deadLetterRoutes } from './features/dead-letters/dead-letters.routes'
 import { DeadLetterService } from './features/dead-letters/dead-letters.service'
 import { DeadLetterStore } from './features/dead-letters/dead-letters.store'
 import { DeadLetterUpkeep } from './features/dead-letters/dead-letters.upkeep'
+import { EmqxDevicesBucket } from './features/governor/devices-bucket'
+import { Governor } from './features/governor/governor'
+import { GovernorMemory } from './features/governor/governor.memory'
+import { Leadership } from './features/governor/leadership'
+import { LoadBoard } from './features/governor/load-board'
 import { CountFolding } from './features/telemetry/count-folding'
 import { DeviceBudget } from './features/telemetry/device-budget'
 import { HardwareCache } from './features/telemetry/hardware.cache'
@@ -31,8 +37,9 @@ import type { Rooms } from './rooms'
 /**
  * The rooms of what devices report: ingestion, queries, dead letters, reconciliation.
  * Started after the notifications of the database.
+ * @param broker absent: nobody governs the rate of the devices
  */
-export function telemetryRooms(context: ApiContext): Rooms {
+export function telemetryRooms(context: ApiContext, broker?: Pick<EmqxManagement, 'call'>): Rooms {
   const { config, notifications, logger } = context
   const { prisma, pool } = context.database
   const ingestPool = openIngestPool({
@@ -57,20 +64,41 @@ export function telemetryRooms(context: ApiContext): Rooms {
     audit: new AuditService(prisma),
     onReplayed: (result) => metrics.replayed.inc({ result }),
   })
+  const loads = new LoadBoard(shareLoads(context))
+  notifications.on(LOADS, (payload) => loads.note(ReportLoadRequest.fromJSON(JSON.parse(payload))))
+  const leadership = new Leadership(context.database.connectionString, 'governor')
+  const governor =
+    broker && config.emqxApiUrl && config.governor
+      ? new Governor(config.governor, {
+          bucket: new EmqxDevicesBucket(broker),
+          board: loads,
+          leadership,
+          memory: new GovernorMemory(pool),
+          logger,
+          metrics: context.metrics,
+        })
+      : undefined
   return {
     routes: [
       ...telemetryRoutes(new TelemetryQueryService(new QueryStore(pool))),
       ...reconciliationRoutes(new ReconciliationService(new ReconciliationStore(pool)), overBudget),
       ...deadLetterRoutes(letters),
     ],
-    rpc: [{ definition: TelemetryServiceService, implementation: telemetryRpc(ingest) }],
-    allow: { [TelemetryServiceService.ingest.path]: ['listener'] },
+    rpc: [{ definition: TelemetryServiceService, implementation: telemetryRpc(ingest, loads) }],
+    allow: {
+      [TelemetryServiceService.ingest.path]: ['listener'],
+      [TelemetryServiceService.reportLoad.path]: ['listener'],
+    },
     async start() {
       await upkeep.start()
       overBudget.start()
       letterUpkeep.start()
+      if (governor) leadership.start()
+      governor?.start()
     },
     async stop() {
+      await governor?.stop()
+      await leadership.stop()
       await letterUpkeep.stop()
       await overBudget.stop()
       await upkeep.stop()
@@ -78,5 +106,24 @@ export function telemetryRooms(context: ApiContext): Rooms {
       await counts.stop()
       await ingestPool.end()
     },
+  }
+}
+
+const LOADS = 'ares_load'
+
+/** Tells the other replicas of api what a listener said. While the database is away or slow, they do not hear it. */
+function shareLoads({ database, logger }: ApiContext): (report: ReportLoadRequest) => void {
+  const inFlight = new Set<string>()
+  return (report) => {
+    if (inFlight.has(report.listener)) return
+    inFlight.add(report.listener)
+    const payload = JSON.stringify(ReportLoadRequest.toJSON(report))
+    database.pool.query('SELECT pg_notify($1, $2)', [LOADS, payload]).then(
+      () => inFlight.delete(report.listener),
+      (error: unknown) => {
+        inFlight.delete(report.listener)
+        logger.debug('the other replicas were not told of a load', { error: String(error) })
+      },
+    )
   }
 }

@@ -4,6 +4,7 @@ import { commandDelivery } from './commands/command-delivery'
 import type { ListenerConfig } from './config'
 import { createContext, type ListenerContext } from './context'
 import { createIngestMetrics } from './ingest/ingest-metrics'
+import { LoadReport } from './ingest/load-report'
 import { RenewalSink } from './ingest/renewal-sink'
 import { ResponseSink } from './ingest/response-sink'
 import { Router } from './ingest/router'
@@ -19,6 +20,7 @@ import { MqttSession } from './mqtt/session'
 export class ListenerService {
   private session: MqttSession | undefined
   private sinks: readonly Sink[] = []
+  private load: LoadReport | undefined
   private servers: { readonly ops: OpsServer; readonly grpc: GrpcServer } | undefined
   private fail: (error: Error) => void = () => undefined
 
@@ -65,6 +67,7 @@ export class ListenerService {
   async stop(): Promise<void> {
     const { config, identity, api } = this.context
     await this.session?.stop(() => this.drain(config.drainMs))
+    this.load?.stop()
     for (const sink of this.sinks) sink.stop()
     await this.servers?.grpc.stop()
     await this.servers?.ops.stop()
@@ -109,6 +112,18 @@ export class ListenerService {
     }))
     health.check('ingest', () => ingestState(session, reach, config.heldAlarmMs))
     metrics.observeHeld(() => session.held)
+    this.load = new LoadReport({
+      client: api.telemetry,
+      listener: config.mqtt.clientId,
+      window: config.mqtt.receiveMaximum,
+      session: () => ({
+        isUp: session.problem === undefined,
+        heldMessages: session.held.messages,
+        oldestReceivedAt: session.oldestReceivedAt,
+      }),
+      committed: () => reach.committed,
+    })
+    this.load.start()
     return session
   }
 

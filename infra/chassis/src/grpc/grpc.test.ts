@@ -27,6 +27,7 @@ import { type GrpcServer, type GrpcServerOptions, startGrpcServer } from './serv
 import { domainCodeOf } from './status'
 
 const INGEST = '/ares.telemetry.v1.TelemetryService/Ingest'
+const REPORT_LOAD = TelemetryServiceService.reportLoad.path
 const WATCH = '/ares.directory.v1.DirectoryService/WatchDirectory'
 const CONFIRM = '/ares.directory.v1.DirectoryService/ConfirmDirectory'
 const API_NAME = 'api.service.ares4.internal'
@@ -73,7 +74,10 @@ afterEach(async () => {
 })
 
 function serve(more: Partial<GrpcServerOptions> = {}): Promise<GrpcServer> {
-  const telemetry: TelemetryServiceServer = { ingest: unaryHandler((request) => ingest(request)) }
+  const telemetry: TelemetryServiceServer = {
+    ingest: unaryHandler((request) => ingest(request)),
+    reportLoad: unaryHandler(async () => ({ listeners: 1, hasKeeper: false })),
+  }
   const directory: DirectoryServiceServer = {
     watchDirectory: streamHandler((_request, signal) => watch(signal)),
     confirmDirectory: unaryHandler(async () => ({})),
@@ -87,7 +91,12 @@ function serve(more: Partial<GrpcServerOptions> = {}): Promise<GrpcServer> {
       { definition: TelemetryServiceService, implementation: telemetry },
       { definition: DirectoryServiceService, implementation: directory },
     ],
-    allow: { [INGEST]: ['listener'], [WATCH]: ['authorizer'], [CONFIRM]: ['authorizer'] },
+    allow: {
+      [INGEST]: ['listener'],
+      [REPORT_LOAD]: ['listener'],
+      [WATCH]: ['authorizer'],
+      [CONFIRM]: ['authorizer'],
+    },
     ...more,
   })
 }
@@ -197,12 +206,12 @@ describe('who may call', () => {
   })
 
   it('is decided for every method, or the server does not start', async () => {
-    await expect(serve({ allow: { [INGEST]: ['listener'] } })).rejects.toThrow(
+    await expect(serve({ allow: { [INGEST]: ['listener'], [REPORT_LOAD]: ['listener'] } })).rejects.toThrow(
       `allow does not say who may call ${WATCH}, ${CONFIRM}`,
     )
-    await expect(serve({ allow: { [INGEST]: [], [WATCH]: [], [CONFIRM]: [], '/x/Y': [] } })).rejects.toThrow(
-      'what is not served: /x/Y',
-    )
+    await expect(
+      serve({ allow: { [INGEST]: [], [REPORT_LOAD]: [], [WATCH]: [], [CONFIRM]: [], '/x/Y': [] } }),
+    ).rejects.toThrow('what is not served: /x/Y')
   })
 })
 

@@ -23,9 +23,17 @@ export interface SinkParts {
 export class Reach {
   private failedSince: number | undefined
   private reason = ''
+  /** Messages of all kinds that were committed since the start. */
+  committed = 0
 
-  worked(): void {
+  worked(messages: number): void {
     this.failedSince = undefined
+    this.committed += messages
+  }
+
+  /** How long nothing has been committed though it was tried, in milliseconds. */
+  get failedForMs(): number {
+    return this.failedSince === undefined ? 0 : Date.now() - this.failedSince
   }
 
   failed(error: unknown): void {
@@ -55,7 +63,7 @@ export function bookkeeping(sink: string, { metrics, logger, reach }: SinkParts)
   return {
     failureOf,
     onCommitted(tookMs: number, size: number): void {
-      reach.worked()
+      reach.worked(size)
       metrics.batchSize.observe({ sink }, size)
       metrics.commitSeconds.observe({ sink }, tookMs / 1_000)
     },

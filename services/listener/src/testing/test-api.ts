@@ -20,6 +20,7 @@ import {
   type IngestRequest,
   type IngestResponse,
   type Message,
+  type ReportLoadRequest,
   Result,
   TelemetryServiceService,
 } from '@ares/proto/telemetry/v1/telemetry'
@@ -33,6 +34,9 @@ export class TestApi {
   readonly calls: IngestRequest[] = []
   readonly statuses: RecordStatusRequest['statuses'] = []
   readonly responses: RecordResponsesRequest['responses'] = []
+  readonly loads: ReportLoadRequest[] = []
+  /** What each listener is told of the others. */
+  standing = { listeners: 1, hasKeeper: false }
   /** Replaced by tests. */
   answer: Answer = commitAll
   renew: (request: RenewCertificateRequest) => Promise<RenewCertificateResponse> = async () => ({
@@ -52,7 +56,13 @@ export class TestApi {
       services: [
         {
           definition: TelemetryServiceService,
-          implementation: { ingest: unaryHandler((r: IngestRequest) => this.ingest(r)) },
+          implementation: {
+            ingest: unaryHandler((r: IngestRequest) => this.ingest(r)),
+            reportLoad: unaryHandler(async (r: ReportLoadRequest) => {
+              this.loads.push(r)
+              return this.standing
+            }),
+          },
         },
         {
           definition: DeviceServiceService,
@@ -76,6 +86,7 @@ export class TestApi {
       ],
       allow: {
         [TelemetryServiceService.ingest.path]: ['listener'],
+        [TelemetryServiceService.reportLoad.path]: ['listener'],
         [DeviceServiceService.recordStatus.path]: ['listener'],
         [DeviceServiceService.renewCertificate.path]: ['listener'],
         [CommandServiceService.recordResponses.path]: ['listener'],

@@ -207,6 +207,35 @@ export interface Receipt {
   sequences: bigint[];
 }
 
+/** ReportLoadRequest is the state of one listener now. */
+export interface ReportLoadRequest {
+  /** MQTT client id of the listener. */
+  listener: string;
+  /** Whether it is connected with the broker and subscribed. */
+  sessionUp: boolean;
+  /** Messages received and not committed yet. */
+  heldMessages: number;
+  /** How many it may hold: its receive maximum. At that the broker queues. */
+  window: number;
+  /** How long the oldest of them has been waiting, in milliseconds. 0: none is held. */
+  oldestHeldMs: number;
+  /** Messages committed since the report before. */
+  committed: number;
+  /** Time since the report before, in milliseconds. 0: there was none. */
+  intervalMs: number;
+}
+
+/** ReportLoadResponse says what api knows of all listeners. */
+export interface ReportLoadResponse {
+  /** Listeners that have reported within 3 s and have a session with the broker, the caller included. */
+  listeners: number;
+  /**
+   * Whether another listener has the place of the keeper: the one that never ends its session, so that there is always
+   * one for whom the broker queues. False: the caller is the keeper.
+   */
+  hasKeeper: boolean;
+}
+
 function createBaseReport(): Report {
   return { sequence: undefined, component: "", timestamp: undefined, metrics: {}, samples: [] };
 }
@@ -1507,6 +1536,276 @@ export const Receipt: MessageFns<Receipt> = {
   },
 };
 
+function createBaseReportLoadRequest(): ReportLoadRequest {
+  return { listener: "", sessionUp: false, heldMessages: 0, window: 0, oldestHeldMs: 0, committed: 0, intervalMs: 0 };
+}
+
+export const ReportLoadRequest: MessageFns<ReportLoadRequest> = {
+  encode(message: ReportLoadRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.listener !== "") {
+      writer.uint32(10).string(message.listener);
+    }
+    if (message.sessionUp !== false) {
+      writer.uint32(16).bool(message.sessionUp);
+    }
+    if (message.heldMessages !== 0) {
+      writer.uint32(24).uint32(message.heldMessages);
+    }
+    if (message.window !== 0) {
+      writer.uint32(32).uint32(message.window);
+    }
+    if (message.oldestHeldMs !== 0) {
+      writer.uint32(40).uint32(message.oldestHeldMs);
+    }
+    if (message.committed !== 0) {
+      writer.uint32(48).uint32(message.committed);
+    }
+    if (message.intervalMs !== 0) {
+      writer.uint32(56).uint32(message.intervalMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReportLoadRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReportLoadRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.listener = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sessionUp = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.heldMessages = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.window = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.oldestHeldMs = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.committed = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.intervalMs = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReportLoadRequest {
+    return {
+      listener: isSet(object.listener) ? globalThis.String(object.listener) : "",
+      sessionUp: isSet(object.sessionUp)
+        ? globalThis.Boolean(object.sessionUp)
+        : isSet(object.session_up)
+        ? globalThis.Boolean(object.session_up)
+        : false,
+      heldMessages: isSet(object.heldMessages)
+        ? globalThis.Number(object.heldMessages)
+        : isSet(object.held_messages)
+        ? globalThis.Number(object.held_messages)
+        : 0,
+      window: isSet(object.window) ? globalThis.Number(object.window) : 0,
+      oldestHeldMs: isSet(object.oldestHeldMs)
+        ? globalThis.Number(object.oldestHeldMs)
+        : isSet(object.oldest_held_ms)
+        ? globalThis.Number(object.oldest_held_ms)
+        : 0,
+      committed: isSet(object.committed) ? globalThis.Number(object.committed) : 0,
+      intervalMs: isSet(object.intervalMs)
+        ? globalThis.Number(object.intervalMs)
+        : isSet(object.interval_ms)
+        ? globalThis.Number(object.interval_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: ReportLoadRequest): unknown {
+    const obj: any = {};
+    if (message.listener !== "") {
+      obj.listener = message.listener;
+    }
+    if (message.sessionUp !== false) {
+      obj.sessionUp = message.sessionUp;
+    }
+    if (message.heldMessages !== 0) {
+      obj.heldMessages = Math.round(message.heldMessages);
+    }
+    if (message.window !== 0) {
+      obj.window = Math.round(message.window);
+    }
+    if (message.oldestHeldMs !== 0) {
+      obj.oldestHeldMs = Math.round(message.oldestHeldMs);
+    }
+    if (message.committed !== 0) {
+      obj.committed = Math.round(message.committed);
+    }
+    if (message.intervalMs !== 0) {
+      obj.intervalMs = Math.round(message.intervalMs);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ReportLoadRequest>, I>>(base?: I): ReportLoadRequest {
+    return ReportLoadRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReportLoadRequest>, I>>(object: I): ReportLoadRequest {
+    const message = createBaseReportLoadRequest();
+    message.listener = object.listener ?? "";
+    message.sessionUp = object.sessionUp ?? false;
+    message.heldMessages = object.heldMessages ?? 0;
+    message.window = object.window ?? 0;
+    message.oldestHeldMs = object.oldestHeldMs ?? 0;
+    message.committed = object.committed ?? 0;
+    message.intervalMs = object.intervalMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseReportLoadResponse(): ReportLoadResponse {
+  return { listeners: 0, hasKeeper: false };
+}
+
+export const ReportLoadResponse: MessageFns<ReportLoadResponse> = {
+  encode(message: ReportLoadResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.listeners !== 0) {
+      writer.uint32(8).uint32(message.listeners);
+    }
+    if (message.hasKeeper !== false) {
+      writer.uint32(16).bool(message.hasKeeper);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReportLoadResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReportLoadResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.listeners = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.hasKeeper = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReportLoadResponse {
+    return {
+      listeners: isSet(object.listeners) ? globalThis.Number(object.listeners) : 0,
+      hasKeeper: isSet(object.hasKeeper)
+        ? globalThis.Boolean(object.hasKeeper)
+        : isSet(object.has_keeper)
+        ? globalThis.Boolean(object.has_keeper)
+        : false,
+    };
+  },
+
+  toJSON(message: ReportLoadResponse): unknown {
+    const obj: any = {};
+    if (message.listeners !== 0) {
+      obj.listeners = Math.round(message.listeners);
+    }
+    if (message.hasKeeper !== false) {
+      obj.hasKeeper = message.hasKeeper;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ReportLoadResponse>, I>>(base?: I): ReportLoadResponse {
+    return ReportLoadResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReportLoadResponse>, I>>(object: I): ReportLoadResponse {
+    const message = createBaseReportLoadResponse();
+    message.listeners = object.listeners ?? 0;
+    message.hasKeeper = object.hasKeeper ?? false;
+    return message;
+  },
+};
+
 /** TelemetryService takes what the listener received and answers when it is committed. Served by api, called by listener. */
 export type TelemetryServiceService = typeof TelemetryServiceService;
 export const TelemetryServiceService = {
@@ -1525,6 +1824,19 @@ export const TelemetryServiceService = {
     responseSerialize: (value: IngestResponse): Buffer => Buffer.from(IngestResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): IngestResponse => IngestResponse.decode(value),
   },
+  /**
+   * ReportLoad says every second how a listener keeps up. api sets the rate at which the broker takes messages from
+   * devices by it. A listener that has not reported for 3 s counts as gone. A lost report costs nothing.
+   */
+  reportLoad: {
+    path: "/ares.telemetry.v1.TelemetryService/ReportLoad" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReportLoadRequest): Buffer => Buffer.from(ReportLoadRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReportLoadRequest => ReportLoadRequest.decode(value),
+    responseSerialize: (value: ReportLoadResponse): Buffer => Buffer.from(ReportLoadResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReportLoadResponse => ReportLoadResponse.decode(value),
+  },
 } as const;
 
 export interface TelemetryServiceServer extends UntypedServiceImplementation {
@@ -1535,6 +1847,11 @@ export interface TelemetryServiceServer extends UntypedServiceImplementation {
    * INVALID_ARGUMENT: the batch breaks a limit stated here. UNAVAILABLE, DEADLINE_EXCEEDED: try again.
    */
   ingest: handleUnaryCall<IngestRequest, IngestResponse>;
+  /**
+   * ReportLoad says every second how a listener keeps up. api sets the rate at which the broker takes messages from
+   * devices by it. A listener that has not reported for 3 s counts as gone. A lost report costs nothing.
+   */
+  reportLoad: handleUnaryCall<ReportLoadRequest, ReportLoadResponse>;
 }
 
 export interface TelemetryServiceClient extends Client {
@@ -1558,6 +1875,25 @@ export interface TelemetryServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: IngestResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * ReportLoad says every second how a listener keeps up. api sets the rate at which the broker takes messages from
+   * devices by it. A listener that has not reported for 3 s counts as gone. A lost report costs nothing.
+   */
+  reportLoad(
+    request: ReportLoadRequest,
+    callback: (error: ServiceError | null, response: ReportLoadResponse) => void,
+  ): ClientUnaryCall;
+  reportLoad(
+    request: ReportLoadRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReportLoadResponse) => void,
+  ): ClientUnaryCall;
+  reportLoad(
+    request: ReportLoadRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReportLoadResponse) => void,
   ): ClientUnaryCall;
 }
 
