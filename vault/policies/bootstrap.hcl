@@ -35,6 +35,13 @@ path "pki/*" {
 path "pki_int/*" {
   capabilities = ["create", "read", "update", "list"]
 }
+# The last phase of a rotation removes the old intermediate.
+path "pki_int/issuer/+" {
+  capabilities = ["create", "read", "update", "list", "delete"]
+}
+path "pki_int/key/+" {
+  capabilities = ["read", "delete"]
+}
 path "kv/data/ares/*" {
   capabilities = ["create", "read", "update"]
 }

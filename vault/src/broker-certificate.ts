@@ -1,6 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
-import { commonNameOf, newKeyAndCsr, splitPem, type VaultClient, verifyChain } from '@ares/chassis'
+import { commonNameOf, newKeyAndCsr, splitPem, type VaultClient, VaultError, verifyChain } from '@ares/chassis'
 import type { BrokerFiles, CertsVolume } from './certs-volume'
 import { BROKER_ADDRESSES, BROKER_COMMON_NAME, BROKER_NAMES } from './pki-roles'
 import { textOf } from './setup'
@@ -23,7 +23,8 @@ export interface BrokerCertificate {
 
 /**
  * Keeps the broker's certificate in the certs volume: makes a new one when there is none, when key, chain or names do not
- * fit, or when too little of its life is left; otherwise leaves the files alone. The CA bundle must be there already.
+ * fit, when too little of its life is left, or when another intermediate issues now (a rotation: this is how the broker
+ * moves over); otherwise leaves the files alone. The CA bundle must be there already.
  * @throws CertificateProblem when Vault's answer does not fit the bundle: then nothing is written
  */
 export async function ensureBrokerCertificate(options: BrokerCertificateOptions): Promise<BrokerCertificate> {
@@ -33,7 +34,12 @@ export async function ensureBrokerCertificate(options: BrokerCertificateOptions)
   const wanted = wantedNames(externalNames)
 
   const present = await volume.readBroker()
-  if (present && isUsable(present, ca.rootPem, ca.intermediatePems, wanted) && lifeLeft(present) >= renewBelow) {
+  if (
+    present &&
+    isUsable(present, ca.rootPem, ca.intermediatePems, wanted) &&
+    lifeLeft(present) >= renewBelow &&
+    (await isOfIssuingCa(options.vault, present))
+  ) {
     // Written with their own content: only a wrong mode is corrected.
     return { changes: await volume.writeBroker(present), ...lifeOf(present) }
   }
@@ -51,6 +57,17 @@ export async function ensureBrokerCertificate(options: BrokerCertificateOptions)
   const changes = known ? [] : await volume.writeCa(ca.rootPem, intermediatePems)
   changes.push(...(await volume.writeBroker(files)))
   return { changes, ...lifeOf(files) }
+}
+
+/** With Vault away nothing can be said against the certificate that is there. */
+async function isOfIssuingCa(vault: VaultClient, { chainPem }: BrokerFiles): Promise<boolean> {
+  try {
+    const issuing = (await vault.read('pki_int/ca/pem'))?.text
+    return !issuing || splitPem(chainPem)[1]?.trim() === issuing.trim()
+  } catch (error) {
+    if (error instanceof VaultError && (error.temporary || error.code === 'token_gone')) return true
+    throw error
+  }
 }
 
 interface WantedNames {

@@ -39,6 +39,13 @@ const schemas = {
     ARES_AGENT_CREDENTIALS: variable.path().optional(),
     ARES_AGENT_UID: variable.integer({ min: 0 }).optional(),
   }),
+  rotation: z.object({
+    ...connection,
+    ARES_CERTS_DIR: variable.path(),
+    ARES_VAULT_KEY_STORE: variable.path(),
+    /** How long everybody has had the new bundle before the switch; EMQX reads it every two minutes. */
+    ARES_ROTATION_SETTLE: variable.durationMs().prefault('3m'),
+  }),
   agent: z.object({
     ...connection,
     ...broker,
@@ -53,6 +60,7 @@ const schemas = {
 
 export const readTlsConfig = (env: NodeJS.ProcessEnv) => readEnvironment(schemas.tls, env)
 export const readBootstrapConfig = (env: NodeJS.ProcessEnv) => readEnvironment(schemas.bootstrap, env)
+export const readRotationConfig = (env: NodeJS.ProcessEnv) => readEnvironment(schemas.rotation, env)
 export const readAgentConfig = (env: NodeJS.ProcessEnv) => readEnvironment(schemas.agent, env)
 
 function targets(items: readonly string[], context: z.RefinementCtx): CredentialTarget[] {

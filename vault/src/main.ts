@@ -12,7 +12,8 @@ import {
 import { VaultAgent } from './agent'
 import { agentCredentialsFromDirectory } from './agent-credential'
 import { bootstrap } from './bootstrap'
-import { readAgentConfig, readBootstrapConfig, readTlsConfig } from './config'
+import { readAgentConfig, readBootstrapConfig, readRotationConfig, readTlsConfig } from './config'
+import { ROTATION_PHASES, RotationRefused, rotateIntermediate } from './intermediate-rotation'
 import { ensureServerCertificate } from './server-certificate'
 
 const HELP = `Usage: node vault/dist/main.js COMMAND      settings come from the environment; X_FILE may name a file with the value of X
@@ -38,13 +39,23 @@ const HELP = `Usage: node vault/dist/main.js COMMAND      settings come from the
               ARES_CREDENTIAL_TARGETS service=directory list, e.g. api=/run/credentials/api
               ARES_CREDENTIAL_UID     owner of what is delivered
 
+  rotate-intermediate PHASE   replaces the intermediate CA while everything runs; each phase may be run again
+              add                     makes the next intermediate; the CA bundle holds both
+              switch                  from now on the new one issues; leaves move over as they are renewed
+              retire                  stops the old one, and removes it when no leaf of it lives (exit code 3: not yet)
+              ARES_VAULT_ADDR, ARES_VAULT_CA_FILE, ARES_VAULT_KEY_STORE, ARES_CERTS_DIR
+              ARES_ROTATION_SETTLE    least age of the bundle before the switch, default 3m
+
 All take ARES_LOG_LEVEL (error, warn, info, debug).
 `
 
-const COMMANDS: Readonly<Record<string, (env: NodeJS.ProcessEnv) => Promise<void>>> = {
+type Command = (env: NodeJS.ProcessEnv, parameter: string | undefined) => Promise<void>
+
+const COMMANDS: Readonly<Record<string, Command>> = {
   tls: runTls,
   bootstrap: runBootstrap,
   agent: runAgent,
+  'rotate-intermediate': runRotation,
 }
 
 runMain('vault', async () => {
@@ -52,15 +63,16 @@ runMain('vault', async () => {
     allowPositionals: true,
     options: { help: { type: 'boolean', short: 'h' } },
   })
-  const command = COMMANDS[positionals[0] ?? '']
+  const [name = '', parameter, ...more] = positionals
+  const command = COMMANDS[name]
   if (values.help) {
     process.stdout.write(HELP)
     return
   }
-  if (!command || positionals.length !== 1) {
+  if (!command || more.length > 0 || (parameter !== undefined && command !== runRotation)) {
     throw new ConfigError([`the command must be one of ${Object.keys(COMMANDS).join(', ')} (see --help)`])
   }
-  await command(process.env)
+  await command(process.env, parameter)
 })
 
 async function runTls(env: NodeJS.ProcessEnv): Promise<void> {
@@ -91,6 +103,34 @@ async function runBootstrap(env: NodeJS.ProcessEnv): Promise<void> {
     logger,
   })
   logger.info(changes.length === 0 ? 'nothing to change' : 'done', { changes: changes.length })
+}
+
+async function runRotation(env: NodeJS.ProcessEnv, parameter: string | undefined): Promise<void> {
+  const phase = ROTATION_PHASES.find((each) => each === parameter)
+  if (!phase) throw new ConfigError([`the phase must be one of ${ROTATION_PHASES.join(', ')} (see --help)`])
+  const config = readRotationConfig(env)
+  const logger = createLogger({ service: 'vault-rotation', level: config.ARES_LOG_LEVEL })
+  const result = await rotateIntermediate(phase, {
+    address: config.ARES_VAULT_ADDR,
+    caPem: await readCa(config.ARES_VAULT_CA_FILE),
+    keyFile: config.ARES_VAULT_KEY_STORE,
+    certsDir: config.ARES_CERTS_DIR,
+    settleMs: config.ARES_ROTATION_SETTLE,
+    logger,
+  }).catch((error: unknown) => {
+    if (error instanceof RotationRefused) return error
+    throw error
+  })
+  if (result instanceof RotationRefused) {
+    logger.error(`nothing was done: ${result.message}`, { phase })
+    process.exitCode = 1
+    return
+  }
+  const { changes, waitsFor } = result
+  if (waitsFor) {
+    logger.warn(`not finished: ${waitsFor}`, { phase })
+    process.exitCode = 3
+  } else logger.info(changes.length === 0 ? 'nothing to change' : 'done', { phase, changes: changes.length })
 }
 
 async function runAgent(env: NodeJS.ProcessEnv): Promise<void> {

@@ -9,6 +9,9 @@ export interface PkiOptions {
   readonly brokerNames: readonly string[]
 }
 
+/** Intermediates are counted: a rotation makes the next one. */
+export const intermediateCommonName = (number: number): string => `Ares Intermediate CA ${number}`
+
 const YEAR_H = 8_760
 const HOUR_S = 3_600
 const EC_KEY = { key_type: 'ec', key_bits: 256 }
@@ -81,7 +84,7 @@ async function ensureRoot(setup: Setup): Promise<void> {
 async function ensureIntermediate(setup: Setup): Promise<void> {
   const { vault } = setup
   if (!(await hasDefaultIssuer(vault, 'pki_int'))) {
-    await setup.change('intermediate CA', () => makeIntermediate(vault, 'Ares Intermediate CA 1'))
+    await setup.change('intermediate CA', () => makeIntermediate(vault, intermediateCommonName(1)))
   }
   // A call of its own, because Vault names only what it makes itself; a run may have been cut off before it.
   const at = 'pki_int/issuer/default'
@@ -90,8 +93,11 @@ async function ensureIntermediate(setup: Setup): Promise<void> {
   }
 }
 
-/** A new intermediate in `pki_int`, signed by the root. It becomes the default only where there is none. */
-async function makeIntermediate(vault: VaultClient, commonName: string): Promise<void> {
+/**
+ * A new intermediate in `pki_int`, signed by the root. It becomes the default only where there is none.
+ * @returns the id of its issuer
+ */
+export async function makeIntermediate(vault: VaultClient, commonName: string): Promise<string> {
   const rootPem = await issuerPem(vault, 'pki', 'default')
   const request = await vault.write('pki_int/intermediate/generate/internal', {
     common_name: commonName,
@@ -108,7 +114,12 @@ async function makeIntermediate(vault: VaultClient, commonName: string): Promise
   })
   // With the root appended, answers carry [intermediate, root]; without it only the intermediate.
   const certificate = `${textOf(signed, 'certificate', 'root/sign-intermediate').trim()}\n${rootPem}`
-  await vault.write('pki_int/intermediate/set-signed', { certificate })
+  const { data } = await vault.write('pki_int/intermediate/set-signed', { certificate })
+  // Issuer -> key; the root is among them and has none here.
+  const mapping = Object.entries((data.mapping ?? {}) as Record<string, string>)
+  const [made] = mapping.find(([, key]) => key !== '') ?? []
+  if (!made) throw new Error('Vault took the new intermediate and does not say which issuer it is.')
+  return made
 }
 
 /** The answer is 200 with an empty name when there is no CA yet. */
@@ -117,7 +128,7 @@ async function hasDefaultIssuer(vault: VaultClient, mount: string): Promise<bool
   return Boolean(issuers?.data.default)
 }
 
-const issuerPem = async (vault: VaultClient, mount: string, reference: string): Promise<string> => {
+export const issuerPem = async (vault: VaultClient, mount: string, reference: string): Promise<string> => {
   const path = `${mount}/issuer/${reference}`
   return `${textOf(await vault.read(path), 'certificate', path).trim()}\n`
 }

@@ -10,7 +10,7 @@ export function runMain(name: string, main: () => Promise<void>): void {
   process.once('unhandledRejection', (reason) => fail(name, reason))
   listen()
   main().then(
-    () => leave(0),
+    () => leave(Number(process.exitCode ?? 0)),
     (error: unknown) => fail(name, error),
   )
 }
