@@ -1,3 +1,4 @@
+import { telemetryService } from '@ares/proto/ingest-codec'
 import { ReportLoadRequest, TelemetryServiceService } from '@ares/proto/telemetry/v1/telemetry'
 import type { EmqxManagement } from './broker/emqx-management'
 import type { ApiContext } from './context'
@@ -84,7 +85,7 @@ export function telemetryRooms(context: ApiContext, broker?: Pick<EmqxManagement
       ...reconciliationRoutes(new ReconciliationService(new ReconciliationStore(pool)), overBudget),
       ...deadLetterRoutes(letters),
     ],
-    rpc: [{ definition: TelemetryServiceService, implementation: telemetryRpc(ingest, loads) }],
+    rpc: [{ definition: telemetryService, implementation: telemetryRpc(ingest, loads) }],
     allow: {
       [TelemetryServiceService.ingest.path]: ['listener'],
       [TelemetryServiceService.reportLoad.path]: ['listener'],

@@ -14,7 +14,8 @@ import {
 import { serviceCommonName } from '@ares/proto'
 import { CommandServiceClient } from '@ares/proto/commands/v1/commands'
 import { DeviceServiceClient } from '@ares/proto/devices/v1/devices'
-import { TelemetryServiceClient } from '@ares/proto/telemetry/v1/telemetry'
+import { IngestClient } from '@ares/proto/ingest-codec'
+import type { TelemetryServiceClient } from '@ares/proto/telemetry/v1/telemetry'
 import type { Registry } from 'prom-client'
 import type { ListenerConfig } from './config'
 
@@ -64,7 +65,7 @@ export async function createContext(config: ListenerConfig, signal?: AbortSignal
 export function connectApi(address: string, identity: LeafSource): ListenerContext['api'] {
   const peer = { address, identity, serverName: serviceCommonName('api') }
   return {
-    telemetry: createGrpcClient({ client: TelemetryServiceClient, ...peer }),
+    telemetry: createGrpcClient({ client: IngestClient, ...peer }),
     devices: createGrpcClient({ client: DeviceServiceClient, ...peer }),
     commands: createGrpcClient({ client: CommandServiceClient, ...peer }),
   }
