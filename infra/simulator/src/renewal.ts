@@ -23,7 +23,8 @@ export interface RenewalAnswer {
 export class Renewal {
   private previous: DeviceIdentity | undefined
   private refusals = 0
-  private asked: { readonly keyPem: string; readonly csrPem: string } | undefined
+  private making: ReturnType<typeof newKeyAndCsr> | undefined
+  private asked: Awaited<ReturnType<typeof newKeyAndCsr>> | undefined
   /** Asks no earlier than that. */
   private nextAt: number
 
@@ -43,7 +44,9 @@ export class Renewal {
   /** @returns the CSR to publish; the same one as long as there is no answer, so that a lost answer costs nothing */
   async begin(now: number): Promise<string> {
     this.nextAt = now + NO_ANSWER_MS
-    this.asked ??= await newKeyAndCsr(deviceCommonName(this.deviceId))
+    // Two questions at once are one and the same.
+    this.making ??= newKeyAndCsr(deviceCommonName(this.deviceId))
+    this.asked = await this.making
     return this.asked.csrPem
   }
 
@@ -61,6 +64,7 @@ export class Renewal {
     this.previous = this.identity
     this.identity = identityOf(asked.keyPem, { serial, certificate, chain, expiresAt })
     this.asked = undefined
+    this.making = undefined
     this.refusals = 0
     return true
   }

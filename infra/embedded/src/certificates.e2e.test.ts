@@ -1,0 +1,250 @@
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createVaultClient, newKeyAndCsr } from '@ares/chassis'
+import {
+  type ApiClient,
+  type DeviceIdentity,
+  type IssuedCertificate,
+  identityOf,
+  SimulatedDevice,
+  type TelemetryItem,
+} from '@ares/simulator'
+import { issueWrappedSecretId, loginForBootstrap, readVaultKeys } from '@ares/vault'
+import mqtt from 'mqtt'
+import { Client } from 'pg'
+import { secretsOf } from './first-login'
+import { postgresFolder } from './postgres'
+import { searchFiles } from './secret-search'
+import { type Stack, startStack } from './stack'
+
+/**
+ * The life of a device's certificate in the running stack: it comes in by itself, renews, and what was secret on the way
+ * is on no disk and in no log.
+ */
+let stack: Stack
+let api: ApiClient
+let organizationId: string
+let blueprintId: string
+const devices: SimulatedDevice[] = []
+/** Everything that the test has seen and nobody else may. */
+const secrets = new Map<string, string>()
+const privateKeys: string[] = []
+
+beforeAll(async () => {
+  const debug = { ARES_LOG_LEVEL: 'debug' }
+  stack = await startStack({
+    stateDir: mkdtempSync(join(tmpdir(), 'ares-certificates-')),
+    ports: { http: 0, mqtt: 0, wss: 0 },
+    env: { api: debug, listener: debug, authorizer: debug },
+    postgresSettings: { fsync: 'off', full_page_writes: 'off' },
+  })
+  api = stack.client()
+  organizationId = (await api.post<{ id: string }>('/organizations', { name: 'Factory' })).id
+  const blueprints = `/organizations/${organizationId}/blueprints`
+  blueprintId = (await api.post<{ id: string }>(blueprints, { name: 'Node' })).id
+  await api.post(`/blueprints/${blueprintId}/components`, {
+    name: 'dht22',
+    metrics: [
+      { name: 'temperature', kind: 'number' },
+      { name: 'humidity', kind: 'number' },
+      { name: 'heater_on', kind: 'boolean' },
+    ],
+  })
+}, 150_000)
+
+afterAll(async () => {
+  await Promise.all(devices.map((device) => device.stop()))
+  await stack?.stop()
+  stack?.state.remove()
+}, 60_000)
+
+interface Enrolled {
+  readonly deviceId: string
+  readonly components: readonly string[]
+  readonly certificate: IssuedCertificate
+}
+
+/** As a device does it: nothing but a token, a serial number and a key of its own. */
+async function comeIn(serialNumber: string): Promise<{ enrolled: Enrolled; identity: DeviceIdentity }> {
+  const path = `/organizations/${organizationId}/enrollment-tokens`
+  const { token } = await api.post<{ token: string }>(path, { name: serialNumber, blueprintId })
+  secrets.set(`the enrollment token of ${serialNumber}`, token)
+  const { keyPem, csrPem } = await newKeyAndCsr(serialNumber)
+  privateKeys.push(keyPem)
+  const answer = await fetch(`${stack.urls.rest}/api/v1/enrollments`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ token, serialNumber, csr: csrPem }),
+  })
+  expect(answer.status).toBe(201)
+  const enrolled = (await answer.json()) as Enrolled
+  return { enrolled, identity: identityOf(keyPem, enrolled.certificate) }
+}
+
+function startDevice({ enrolled, identity }: Awaited<ReturnType<typeof comeIn>>, name: string): SimulatedDevice {
+  const [component = ''] = enrolled.components
+  const member = { id: enrolled.deviceId, name, component }
+  const device = new SimulatedDevice(member, identity, {
+    mqttUrl: stack.urls.mqtt,
+    intervalMs: 0,
+    log: process.env.ARES_TEST_LOG ? (line) => process.stderr.write(`${line}\n`) : undefined,
+  })
+  devices.push(device)
+  device.start()
+  return device
+}
+
+/** More than half of their lives is over. */
+async function age(deviceId: string): Promise<void> {
+  const client = new Client({ connectionString: stack.urls.database })
+  await client.connect()
+  await client.query(`UPDATE certificates SET created_at = now() - interval '40 days' WHERE device_id = $1`, [deviceId])
+  await client.end()
+}
+
+const certificates = async (deviceId: string) =>
+  (await api.get<{ items: Array<{ serial: string; state: string }> }>(`/devices/${deviceId}/certificates`)).items
+
+it('a device comes in by itself, renews while it reports, and loses nothing; the old certificate is out then', async () => {
+  const first = await comeIn('SN-0001')
+  const { deviceId } = first.enrolled
+  const device = startDevice(first, 'renewing')
+  await until(() => device.stats().online)
+  await age(deviceId)
+
+  const began = Date.now() - 60_000
+  let made = 0
+  const reporting = setInterval(() => device.report(new Date(began + made++)), 5)
+  try {
+    await until(() => device.stats().committed > 20)
+    await device.renew()
+    await until(() => device.stats().renewed === 1)
+    await until(() => device.stats().committed > 200)
+  } finally {
+    clearInterval(reporting)
+  }
+  await until(() => device.stats().waiting === 0)
+  expect(device.stats()).toMatchObject({ made, committed: made, refused: 0, dropped: 0, renewed: 1 })
+  expect(await rowCount(deviceId)).toBe(made)
+
+  // The authorizer has reported the connection, and api has drawn the conclusion.
+  await until(async () => (await certificates(deviceId)).some(({ state }) => state === 'retired'))
+  expect(await certificates(deviceId)).toMatchObject([
+    { serial: device.certificateSerial, state: 'active' },
+    { serial: first.identity.serial, state: 'retired' },
+  ])
+  await until(async () => (await connects(deviceId, first.identity)) === 'refused')
+}, 90_000)
+
+it('a device that asks twice at once ends with one new certificate', async () => {
+  const first = await comeIn('SN-0002')
+  const { deviceId } = first.enrolled
+  const device = startDevice(first, 'twice')
+  await until(() => device.stats().online)
+  await age(deviceId)
+  await Promise.all([device.renew(), device.renew()])
+  await until(() => device.stats().renewed === 1)
+  await until(async () => (await certificates(deviceId)).some(({ state }) => state === 'retired'))
+  expect((await certificates(deviceId)).map(({ state }) => state)).toEqual(['active', 'retired'])
+  device.report()
+  await until(() => device.stats().committed === 1)
+}, 60_000)
+
+/** What may lie on the disk, and the only places where: each is written 0600 or 0640. */
+const ALLOWED: Readonly<Record<string, readonly string[]>> = {
+  'a private key (PEM)': ['certs/emqx/emqx.key', 'vault/tls/server.key'],
+  'the first password': ['first-login.json'],
+  'the unseal key of Vault': ['vault/keys.json'],
+  'the bootstrap secret id of Vault': ['vault/keys.json'],
+  'a secret id': ['vault/keys.json'],
+  'the secret of the management API': ['emqx-api-keys'],
+  'the cookie of the broker': ['secrets.json'],
+}
+
+it('no private key, token, secret id or password is on the disk or in a log, but where it has to be', async () => {
+  await collectSecrets()
+  await Promise.all(devices.splice(0).map((device) => device.stop()))
+  await stack.stop()
+  const folders = [stack.state.path, postgresFolder(stack.state.postgres)]
+  const needles = new Map([...secrets].map(([name, text]) => [name, [text]]))
+  // A key of a device in any writing: with its line ends, with those of JSON, or its middle alone.
+  needles.set('the key of a device', privateKeys.map(middleOf))
+  const found = await searchFiles(folders, needles, {
+    'a private key (PEM)': /-----BEGIN [A-Z ]*PRIVATE KEY-----/,
+    'a token of Vault': /\b(?:hv[sbr]\.[\w-]{20,}|[sbr]\.[A-Za-z0-9]{24})\b/,
+    'a token of a person': /\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{20,}/,
+    'a secret id': /"?secret_?id"?\s*[:=]\s*"?[0-9a-f]{8}-[0-9a-f]{4}-/i,
+  })
+  expect(found.files).toBeGreaterThan(20)
+  const misplaced = found.hits.filter(({ what, path }) => !ALLOWED[what]?.includes(path))
+  expect(misplaced).toEqual([])
+  // The search finds what is there: else it would prove nothing.
+  for (const [what, paths] of Object.entries(ALLOWED)) {
+    for (const path of paths) expect(found.hits).toContainEqual(expect.objectContaining({ what, path }))
+  }
+}, 90_000)
+
+async function collectSecrets(): Promise<void> {
+  const { email, password } = stack.login
+  secrets.set('the first password', password)
+  secrets.set('the access token', await api.accessToken())
+  const session = await fetch(`${stack.urls.rest}/api/v1/sessions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ email, password }),
+  })
+  secrets.set('the refresh token', ((await session.json()) as { refreshToken: string }).refreshToken)
+  secrets.set('the cookie of the broker', secretsOf(stack.state).cookie)
+
+  const keys = await readVaultKeys(stack.vault.keyFile)
+  secrets.set('the unseal key of Vault', keys?.unsealKey ?? '')
+  secrets.set('the bootstrap secret id of Vault', keys?.bootstrap?.secretId ?? '')
+  const bootstrap = await loginForBootstrap(stack.vault, stack.vault.keyFile)
+  secrets.set('the bootstrap token of Vault', bootstrap.token ?? '')
+  const management = await bootstrap.read('kv/data/ares/emqx-management')
+  const { secret } = (management?.data.data ?? {}) as { secret: string }
+  secrets.set('the secret of the management API', secret)
+  // The way of a service: a wrapped secret id, opened, and a token for it.
+  const { roleId, wrapToken } = await issueWrappedSecretId(bootstrap, 'listener')
+  secrets.set('the wrapping token', wrapToken)
+  const service = createVaultClient(stack.vault)
+  const secretId = String((await service.unwrap(wrapToken)).data.secret_id)
+  secrets.set('the secret id of a service', secretId)
+  secrets.set('the token of a service', (await service.login(roleId, secretId)).token)
+  service.close()
+  bootstrap.close()
+  for (const [name, text] of secrets) expect([name, text.length > 9]).toEqual([name, true])
+}
+
+/** The part of a PEM key that is its own: without the frame, which all keys have. */
+function middleOf(keyPem: string): string {
+  const lines = keyPem.trim().split('\n')
+  return lines[2] ?? ''
+}
+
+async function rowCount(deviceId: string): Promise<number> {
+  const path = `/devices/${deviceId}/telemetry?limit=1000`
+  return (await api.get<{ items: TelemetryItem[] }>(path)).items.length
+}
+
+async function connects(clientId: string, { keyPem, certificatePem, caPem }: DeviceIdentity): Promise<string> {
+  const tls = { key: keyPem, cert: certificatePem, ca: caPem }
+  const client = mqtt.connect(stack.urls.mqtt, { clientId, ...tls, protocolVersion: 4, reconnectPeriod: 0 })
+  const result = await new Promise<string>((resolve) => {
+    client.once('connect', () => resolve('admitted'))
+    client.once('error', () => resolve('refused'))
+    client.once('close', () => resolve('closed'))
+  })
+  await client.endAsync(true)
+  return result
+}
+
+async function until(condition: () => boolean | Promise<boolean>, limitMs = 30_000): Promise<void> {
+  const end = Date.now() + limitMs
+  while (!(await condition())) {
+    if (Date.now() > end) throw new Error(`not within ${limitMs} ms: ${condition}`)
+    await sleep(50)
+  }
+}
