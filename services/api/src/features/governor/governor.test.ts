@@ -154,7 +154,9 @@ it('is one replica of api at a time, and goes on while the database is away', as
   await first.stop()
   expect(first.mine).toBe(false)
   await until(() => second.mine)
-  await pool.query(`SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'`)
+  await pool.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+  )
   expect(second.mine).toBe(true)
   await until(() => second.mine)
   await second.stop()
