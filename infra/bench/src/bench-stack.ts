@@ -42,8 +42,7 @@ export async function startBenchStack(options: BenchStackOptions): Promise<Stack
     postgresSettings: COMMIT_TIMES,
     env: {
       ...options.env,
-      // The governor would put its own limit in place of ours.
-      api: { ARES_GOVERNOR: 'false', ...profiling(options.profile), ...options.env?.api },
+      api: { ...NO_LIMITS_OF_API, ...profiling(options.profile), ...options.env?.api },
       broker: { ...(options.emqx ? {} : profiling(options.profile)), ...NO_LIMITS, ...options.env?.broker },
       listener,
       'listener-2': listener,

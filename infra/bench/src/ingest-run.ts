@@ -158,7 +158,7 @@ export async function publish(
   publishers.tell({ type: 'run', metrics, allowed: options.outstanding, ratePerSecond })
   const end = Date.now() + seconds * 1_000
   while (Date.now() < end) {
-    await sleep(100)
+    await sleep(200)
     publishers.tell({ type: 'allow', allowed: (await received()) - before + options.outstanding })
   }
   publishers.tell({ type: 'stop' })

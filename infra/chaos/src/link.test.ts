@@ -1,0 +1,75 @@
+import type { AddressInfo } from 'node:net'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Link } from './link'
+
+let echo: Server
+let link: Link
+const sockets: Socket[] = []
+
+beforeEach(async () => {
+  echo = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.pipe(socket)
+  })
+  await new Promise<void>((resolve) => echo.listen(0, '127.0.0.1', resolve))
+  link = await Link.open(() => (echo.address() as AddressInfo).port)
+})
+
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy()
+  await link.close()
+  await new Promise((resolve) => echo.close(resolve))
+})
+
+function through(): { said: () => string; closed: Promise<void>; say(text: string): void } {
+  const socket = connect({ port: link.port, host: '127.0.0.1' })
+  sockets.push(socket)
+  let heard = ''
+  socket.on('error', () => {})
+  socket.on('data', (chunk) => (heard += chunk.toString()))
+  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
+  return { said: () => heard, closed, say: (text) => socket.write(text) }
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const end = Date.now() + 10_000
+  while (!condition()) {
+    if (Date.now() > end) throw new Error(`not within 10 s: ${condition}`)
+    await sleep(10)
+  }
+}
+
+it('carries what is said in both directions', async () => {
+  const client = through()
+  client.say('one')
+  await until(() => client.said() === 'one')
+})
+
+it('carries nothing and closes nothing while it hangs, and goes on where it was', async () => {
+  const client = through()
+  client.say('one')
+  await until(() => client.said() === 'one')
+  link.cut('hang')
+  client.say(' two')
+  const late = through()
+  late.say('late')
+  await sleep(200)
+  expect(client.said()).toBe('one')
+  expect(late.said()).toBe('')
+  link.heal()
+  await until(() => client.said() === 'one two' && late.said() === 'late')
+})
+
+it('ends every connection when it is closed, new ones too, until it is healed', async () => {
+  const client = through()
+  client.say('one')
+  await until(() => client.said() === 'one')
+  link.cut('close')
+  await client.closed
+  await through().closed
+  link.heal()
+  const next = through()
+  next.say('again')
+  await until(() => next.said() === 'again')
+})
