@@ -1,8 +1,8 @@
 import type { Role } from '@ares/proto/directory/v1/directory'
-import { type ClassName, type Permission, POLICY, ruleName } from '../policy/policy'
+import { type Action, type ClassName, type Permission, POLICY, ruleName } from '../policy/policy'
 import { roleReaches } from '../replica/directory'
 import type { Knowledge } from '../replica/directory-replica'
-import { contains, type Levels, levelsOf, publishedLevels, subscribedLevels } from '../topic-filter'
+import { contains, DEVICE_ID, type Levels, levelsOf, publishedLevels, subscribedLevels } from '../topic-filter'
 import { type Decision, type Findings, fromKnowledge, type Reason } from './decision'
 import { identityOf, isServiceClientId, isUserClientId } from './identities'
 
@@ -68,10 +68,7 @@ function byRules(
   role?: Role,
 ): Decision {
   if (!wanted) return deny('topic_malformed', found)
-  const rule = RULES[className].find(
-    ({ permission, levels }) =>
-      permission.action === request.action && covers(permission, ofDevice(levels, deviceId), wanted),
-  )
+  const rule = RULES[className][request.action].find((each) => covers(each, wanted, deviceId))
   if (!rule) return deny('no_rule', found)
   const { permission, name } = rule
   const shown: Findings = { ...found, rule: name }
@@ -83,26 +80,36 @@ function byRules(
   return { result: 'allow', reason: 'allowed', ...shown }
 }
 
-const covers = ({ match, action }: Permission, rule: Levels, wanted: Levels): boolean =>
-  match === 'exact' && action === 'subscribe'
-    ? rule.length === wanted.length && rule.every((level, i) => level === wanted[i])
-    : contains(rule, wanted)
+interface Rule {
+  readonly permission: Permission
+  /** The template, split once. */
+  readonly levels: Levels
+  readonly name: string
+}
 
-const DEVICE_ID = '{deviceId}'
+function covers({ permission, levels }: Rule, wanted: Levels, deviceId: string): boolean {
+  if (permission.match === 'within' || permission.action === 'publish') return contains(levels, wanted, deviceId)
+  return (
+    levels.length === wanted.length &&
+    levels.every((level, i) => (level === DEVICE_ID ? deviceId : level) === wanted[i])
+  )
+}
 
-const ofDevice = (levels: Levels, deviceId: string): Levels =>
-  levels[1] === DEVICE_ID ? levels.map((level) => (level === DEVICE_ID ? deviceId : level)) : levels
-
-/** The policy with its templates split once. */
-const RULES = Object.fromEntries(
-  (Object.keys(POLICY) as ClassName[]).map((className) => [
-    className,
-    POLICY[className].permissions.map((permission) => ({
+const rulesOf = (className: ClassName, action: Action): readonly Rule[] =>
+  POLICY[className].permissions
+    .filter((permission) => permission.action === action)
+    .map((permission) => ({
       permission,
       levels: levelsOf(permission.topic) ?? [],
       name: ruleName(className, permission),
-    })),
+    }))
+
+/** The policy as it is looked through, made once. */
+const RULES = Object.fromEntries(
+  (Object.keys(POLICY) as ClassName[]).map((className) => [
+    className,
+    { publish: rulesOf(className, 'publish'), subscribe: rulesOf(className, 'subscribe') },
   ]),
-) as Record<ClassName, { permission: Permission; levels: Levels; name: string }[]>
+) as Record<ClassName, Record<Action, readonly Rule[]>>
 
 const deny = (reason: Reason, found: Findings = {}): Decision => ({ result: 'deny', reason, ...found })

@@ -1,24 +1,21 @@
-import { AdmissionJournal, type Noted } from './admission-journal'
+import { AdmissionJournal, type NotedDecision, type NotedQuestion } from './admission-journal'
 
-const refused = (given: Partial<Noted> = {}): Noted => ({
-  action: 'publish',
-  allowed: false,
-  reason: 'no_rule',
-  className: 'device',
-  subjectId: 'd1',
-  clientId: 'd1',
-  peer: '10.0.0.1',
-  topic: 'a',
-  ...given,
-})
+function refuse(journal: AdmissionJournal, given: Partial<NotedDecision & NotedQuestion> = {}): void {
+  const { topic = 'a', clientId = 'd1', peer = '10.0.0.1', ...decision } = given
+  journal.note(
+    'publish',
+    { result: 'deny', reason: 'no_rule', className: 'device', subjectId: 'd1', ...decision },
+    { clientId, peer, topic },
+  )
+}
 
 it('puts together what is alike, under the time of the first', () => {
   let now = 1_000
   const journal = new AdmissionJournal({ mostLines: 10, now: () => now })
-  journal.note(refused())
+  refuse(journal)
   now = 2_000
-  journal.note(refused())
-  journal.note(refused({ topic: 'b' }))
+  refuse(journal)
+  refuse(journal, { topic: 'b' })
   expect(journal.take(10)).toEqual([
     expect.objectContaining({ topic: 'a', count: 2, atMs: 1_000 }),
     expect.objectContaining({ topic: 'b', count: 1, atMs: 2_000 }),
@@ -28,14 +25,14 @@ it('puts together what is alike, under the time of the first', () => {
 
 it('gives the oldest lines first', () => {
   const journal = new AdmissionJournal()
-  for (let i = 0; i < 5; i++) journal.note(refused({ topic: `t${i}` }))
+  for (let i = 0; i < 5; i++) refuse(journal, { topic: `t${i}` })
   expect(journal.take(2).map(({ topic }) => topic)).toEqual(['t0', 't1'])
   expect(journal.take(9).map(({ topic }) => topic)).toEqual(['t2', 't3', 't4'])
 })
 
 it('keeps counting when there are too many to keep each, in a memory that does not grow', () => {
   const journal = new AdmissionJournal({ mostLines: 100 })
-  for (let i = 0; i < 100_000; i++) journal.note(refused({ clientId: `client-${i}`, topic: `t${i}` }))
+  for (let i = 0; i < 100_000; i++) refuse(journal, { clientId: `client-${i}`, topic: `t${i}` })
   expect(journal.size).toBe(101)
   expect(journal.withoutParticulars).toBe(99_900)
   const lines = journal.take(1_000)
@@ -46,9 +43,9 @@ it('keeps counting when there are too many to keep each, in a memory that does n
 
 it('does not take one thing for another that is written alike', () => {
   const journal = new AdmissionJournal()
-  journal.note(refused({ subjectId: 'a', serial: undefined }))
-  journal.note(refused({ subjectId: undefined, serial: 'a' }))
-  journal.note(refused({ clientId: 'x\ny', peer: 'z' }))
-  journal.note(refused({ clientId: 'x', peer: 'y\nz' }))
+  refuse(journal, { subjectId: 'a', serial: undefined })
+  refuse(journal, { subjectId: undefined, serial: 'a' })
+  refuse(journal, { clientId: 'x\ny', peer: 'z' })
+  refuse(journal, { clientId: 'x', peer: 'y\nz' })
   expect(journal.size).toBe(4)
 })

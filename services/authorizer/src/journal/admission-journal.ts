@@ -1,15 +1,12 @@
-import type { ClassName } from '../policy/policy'
+import type { Decision } from '../decision/decision'
 
-/** What was decided, as it goes to the audit. */
-export interface Noted {
-  readonly action: 'connect' | 'publish' | 'subscribe'
-  readonly allowed: boolean
-  readonly reason: string
-  readonly rule?: string | undefined
-  readonly className?: ClassName | undefined
-  readonly subjectId?: string | undefined
-  /** Lower-case hex. */
-  readonly serial?: string | undefined
+export type NotedAction = 'connect' | 'publish' | 'subscribe'
+
+/** What of a decision goes to the audit. */
+export type NotedDecision = Pick<Decision, 'result' | 'reason' | 'rule' | 'className' | 'subjectId' | 'serial'>
+
+/** What the client told, or the broker of it. */
+export interface NotedQuestion {
   readonly clientId?: string | undefined
   readonly peer?: string | undefined
   readonly zone?: string | undefined
@@ -17,7 +14,8 @@ export interface Noted {
 }
 
 /** A line of the journal: so many decisions that were alike. */
-export interface JournalLine extends Noted {
+export interface JournalLine extends NotedDecision, NotedQuestion {
+  readonly action: NotedAction
   /** The first of them, epoch milliseconds. */
   readonly atMs: number
   count: number
@@ -47,12 +45,12 @@ export class AdmissionJournal {
     return this.summed
   }
 
-  note(noted: Noted): void {
-    const key = keyOf(noted)
+  note(action: NotedAction, decision: NotedDecision, question: NotedQuestion): void {
+    const key = keyOf(action, decision, question)
     const known = this.lines.get(key)
     if (known) known.count += 1
-    else if (this.lines.size < this.options.mostLines) this.begin(key, noted)
-    else this.sumUp(noted)
+    else if (this.lines.size < this.options.mostLines) this.begin(key, action, decision, question)
+    else this.sumUp(action, decision)
   }
 
   /** Takes the oldest lines out. */
@@ -66,37 +64,32 @@ export class AdmissionJournal {
     return taken
   }
 
-  private sumUp({ action, allowed, reason, className }: Noted): void {
+  private sumUp(action: NotedAction, { result, reason, className }: NotedDecision): void {
     this.summed += 1
-    const key = keyOf({ action, allowed, reason, className })
+    const alike = { result, reason, className }
+    const key = keyOf(action, alike, {})
     const known = this.lines.get(key)
     if (known) known.count += 1
-    else this.begin(key, { action, allowed, reason, className })
+    else this.begin(key, action, alike, {})
   }
 
-  private begin(key: string, noted: Noted): void {
-    const { action, allowed, reason, rule, className, subjectId, serial, clientId, peer, zone, topic } = noted
+  /** A decision may have more than a line needs, such as an acl of a kilobyte: that is not kept. */
+  private begin(
+    key: string,
+    action: NotedAction,
+    { result, reason, rule, className, subjectId, serial }: NotedDecision,
+    { clientId, peer, zone, topic }: NotedQuestion,
+  ): void {
     const atMs = (this.options.now ?? Date.now)()
-    // What comes may have more than a line needs, such as an acl of a kilobyte.
-    this.lines.set(key, {
-      ...{ action, allowed, reason, rule, className, subjectId, serial, clientId, peer, zone, topic },
-      atMs,
-      count: 1,
-    })
+    const decision = { result, reason, rule, className, subjectId, serial }
+    this.lines.set(key, { action, ...decision, clientId, peer, zone, topic, atMs, count: 1 })
   }
 }
 
 /** Lengths, because a client may put anything into what it calls itself. */
-const keyOf = ({
-  action,
-  allowed,
-  reason,
-  className,
-  subjectId,
-  serial,
-  clientId = '',
-  peer = '',
-  zone,
-  topic,
-}: Noted) =>
-  `${action} ${allowed} ${reason} ${className} ${subjectId} ${serial} ${clientId.length} ${clientId} ${peer.length} ${peer} ${zone} ${topic}`
+const keyOf = (
+  action: NotedAction,
+  { result, reason, className, subjectId, serial }: NotedDecision,
+  { clientId = '', peer = '', zone, topic }: NotedQuestion,
+): string =>
+  `${action} ${result} ${reason} ${className} ${subjectId} ${serial} ${clientId.length} ${clientId} ${peer.length} ${peer} ${zone} ${topic}`

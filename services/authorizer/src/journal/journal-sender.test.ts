@@ -42,17 +42,11 @@ afterEach(async () => {
 })
 
 const note = (topic: string) =>
-  journal.note({
-    action: 'subscribe',
-    allowed: false,
-    reason: 'no_rule',
-    className: 'device',
-    subjectId: 'd1',
-    serial: '0a0b',
-    clientId: 'd1',
-    peer: '10.0.0.1',
-    topic,
-  })
+  journal.note(
+    'subscribe',
+    { result: 'deny', reason: 'no_rule', className: 'device', subjectId: 'd1', serial: '0a0b' },
+    { clientId: 'd1', peer: '10.0.0.1', topic },
+  )
 
 it('brings what was decided to api', async () => {
   sender.start()

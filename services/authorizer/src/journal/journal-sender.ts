@@ -116,7 +116,7 @@ const admissionOf = (line: JournalLine): Admission => ({
   at: new Date(line.atMs),
   count: Math.min(line.count, MOST_COUNT),
   action: ACTIONS[line.action],
-  result: line.allowed ? AdmissionResult.ADMISSION_RESULT_ALLOW : AdmissionResult.ADMISSION_RESULT_DENY,
+  result: line.result === 'allow' ? AdmissionResult.ADMISSION_RESULT_ALLOW : AdmissionResult.ADMISSION_RESULT_DENY,
   reason: line.reason,
   rule: line.rule ?? '',
   className: line.className ?? '',

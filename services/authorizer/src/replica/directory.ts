@@ -54,7 +54,7 @@ export class DirectoryTables implements Directory {
 
   device(id: string): KnownDevice | undefined {
     const record = this.devices.get(id)
-    return record && knownDevice(record, this.organizations)
+    return record && new DeviceRecord(record, this.organizations)
   }
 
   userByEmail(email: string): KnownUser | undefined {
@@ -178,18 +178,31 @@ function withoutLeadingZeros(serial: Uint8Array): Uint8Array {
   return start === 0 ? serial : serial.subarray(start)
 }
 
-/** Reads no more of a record than is asked for. */
-const knownDevice = (record: Buffer, organizations: readonly string[]): KnownDevice => ({
-  active: record[0] === 1,
-  organizationId: organizations[record.readUInt32LE(1)] ?? '',
-  serials: () => serialsOf(record),
-  hasSerial: (serial) => serialsOf(record).includes(serial),
-})
+/** Reads no more of a record than is asked for: state, number of the organization, then each serial after its length. */
+class DeviceRecord implements KnownDevice {
+  constructor(
+    private readonly record: Buffer,
+    private readonly organizations: readonly string[],
+  ) {}
 
-function serialsOf(record: Buffer): string[] {
-  const serials: string[] = []
-  for (let at = 5; at < record.length; at += 1 + (record[at] ?? 0)) {
-    serials.push(record.toString('hex', at + 1, at + 1 + (record[at] ?? 0)))
+  get active(): boolean {
+    return this.record[0] === 1
   }
-  return serials
+
+  get organizationId(): string {
+    return this.organizations[this.record.readUInt32LE(1)] ?? ''
+  }
+
+  hasSerial(serial: string): boolean {
+    return this.serials().includes(serial)
+  }
+
+  serials(): string[] {
+    const { record } = this
+    const serials: string[] = []
+    for (let at = 5; at < record.length; at += 1 + (record[at] ?? 0)) {
+      serials.push(record.toString('hex', at + 1, at + 1 + (record[at] ?? 0)))
+    }
+    return serials
+  }
 }

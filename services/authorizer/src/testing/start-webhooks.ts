@@ -1,4 +1,4 @@
-import { createLogger, createMetrics, type Leaf } from '@ares/chassis'
+import { createLogger, createMetrics, type Leaf, type Logger } from '@ares/chassis'
 import { CertificateReader } from '../decision/certificate'
 import { AdmissionJournal } from '../journal/admission-journal'
 import { DirectoryReplica } from '../replica/directory-replica'
@@ -9,25 +9,33 @@ import { WebhookServer } from '../webhook/webhook-server'
 import { TestIdentity } from './test-ca'
 import { deviceEntry, snapshot } from './test-directory'
 
-/** The webhooks over a replica with these devices, with metrics and log lines (on standard output) as in the service. */
-export function startWebhooks(
-  leaf: Leaf,
+/** The hooks over a replica with these devices, with metrics, journal and log lines as in the service. */
+export function admissionOver(
+  caPem: string,
   devices: readonly { readonly id: string; readonly serial: Buffer }[],
-): Promise<WebhookServer> {
+): {
+  readonly admission: Admission
+  readonly journal: AdmissionJournal
+  readonly metrics: AdmissionMetrics
+  readonly logger: Logger
+} {
   const logger = createLogger({ service: 'authorizer' })
   const replica = new DirectoryReplica()
   for (const event of snapshot(devices.map(({ id, serial }) => deviceEntry(id, [serial])))) replica.receive(event)
   const journal = new AdmissionJournal()
   const metrics = new AdmissionMetrics(createMetrics('authorizer'), replica, journal)
-  const refusals = new RefusalLog(logger)
-  const admission = new Admission({
-    replica,
-    metrics,
-    logger,
-    refusals,
-    journal,
-    rules: { certificates: new CertificateReader(leaf.caPem) },
-  })
+  const rules = { certificates: new CertificateReader(caPem) }
+  const admission = new Admission({ replica, metrics, logger, refusals: new RefusalLog(logger), journal, rules })
+  return { admission, journal, metrics, logger }
+}
+
+/** The webhooks over such a replica. What is noted is taken away each second, as if api had it. */
+export function startWebhooks(
+  leaf: Leaf,
+  devices: readonly { readonly id: string; readonly serial: Buffer }[],
+): Promise<WebhookServer> {
+  const { admission, journal, metrics, logger } = admissionOver(leaf.caPem, devices)
+  setInterval(() => journal.take(Number.POSITIVE_INFINITY), 1_000).unref()
   return WebhookServer.start({
     identity: new TestIdentity(leaf),
     bind: { host: '127.0.0.1', port: 0 },

@@ -13,6 +13,9 @@ const ALLOW = '{"result":"allow"}'
 
 /** The two hooks: from the bytes of a question to the JSON of its answer, with the explanation in journal, log and metrics. */
 export class Admission {
+  /** Asked once: winston goes through its transports each time. */
+  private readonly debug: boolean
+
   constructor(
     private readonly parts: {
       readonly replica: Pick<DirectoryReplica, 'knowledge'>
@@ -24,7 +27,9 @@ export class Admission {
       /** Wall clock, milliseconds: certificates and tokens end by it. */
       readonly now?: () => number
     },
-  ) {}
+  ) {
+    this.debug = parts.logger.isDebugEnabled()
+  }
 
   /** POST /mqtt/authn */
   readonly connect = (body: Buffer): string => {
@@ -32,16 +37,16 @@ export class Admission {
     const startedMs = performance.now()
     const request = readConnect(body)
     const decision: ConnectDecision = request ? decideConnect(request, replica.knowledge(), now(), rules) : MALFORMED
-    metrics.decided('authn', decision, performance.now() - startedMs)
+    metrics.decided('authn', decision, startedMs)
     const allowed = decision.result === 'allow'
     const asked = { clientId: short(request?.clientid), peer: short(request?.peerhost), zone: short(request?.zone) }
-    journal.note({ ...decision, ...asked, action: 'connect', allowed })
+    journal.note('connect', decision, asked)
     if (!allowed) {
       refusals.refused('connection refused', decision.reason, () => ({ ...explanation(decision), ...asked }))
       return DENY
     }
     // A line for each would cost more than all the rest: the journal has it, and metrics count it.
-    if (logger.isDebugEnabled()) {
+    if (this.debug) {
       logger.debug('connection allowed', { ...explanation(decision), ...asked, expireAt: decision.expireAt })
     }
     const acl = decision.acl === undefined ? '' : `,"acl":${decision.acl}`
@@ -54,16 +59,16 @@ export class Admission {
     const startedMs = performance.now()
     const request = readAction(body)
     const decision: Decision = request ? decideAction(request, replica.knowledge()) : MALFORMED
-    metrics.decided('authz', decision, performance.now() - startedMs)
+    metrics.decided('authz', decision, startedMs)
     if (decision.result === 'deny') {
-      if (request) journal.note({ ...decision, ...shownAction(request), allowed: false })
+      if (request) journal.note(request.action, decision, shownAction(request))
       refusals.refused('action refused', decision.reason, () => ({
         ...explanation(decision),
         ...(request ? shownAction(request) : {}),
       }))
       return DENY
     }
-    if (request && logger.isDebugEnabled()) {
+    if (request && this.debug) {
       logger.debug('action allowed', { ...explanation(decision), ...shownAction(request) })
     }
     return ALLOW
