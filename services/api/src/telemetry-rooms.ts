@@ -27,6 +27,8 @@ import { QueryStore } from './features/telemetry/query.store'
 import { reconciliationRoutes } from './features/telemetry/reconciliation.routes'
 import { ReconciliationService } from './features/telemetry/reconciliation.service'
 import { ReconciliationStore } from './features/telemetry/reconciliation.store'
+import { Rollups } from './features/telemetry/rollups'
+import { RollupQueries } from './features/telemetry/rollups.query'
 import { IngestService } from './features/telemetry/telemetry.ingest'
 import { TelemetryQueryService } from './features/telemetry/telemetry.query'
 import { TelemetryReplay } from './features/telemetry/telemetry.replay'
@@ -65,6 +67,7 @@ export function telemetryRooms(context: ApiContext, broker?: Pick<EmqxManagement
     audit: new AuditService(prisma),
     onReplayed: (result) => metrics.replayed.inc({ result }),
   })
+  const rollups = new Rollups(pool, logger)
   const loads = new LoadBoard(shareLoads(context))
   notifications.on(LOADS, (payload) => loads.note(ReportLoadRequest.fromJSON(JSON.parse(payload))))
   const leadership = new Leadership(context.database.connectionString, 'governor')
@@ -81,7 +84,7 @@ export function telemetryRooms(context: ApiContext, broker?: Pick<EmqxManagement
       : undefined
   return {
     routes: [
-      ...telemetryRoutes(new TelemetryQueryService(new QueryStore(pool))),
+      ...telemetryRoutes(new TelemetryQueryService(new QueryStore(pool)), new RollupQueries(pool)),
       ...reconciliationRoutes(new ReconciliationService(new ReconciliationStore(pool)), overBudget),
       ...deadLetterRoutes(letters),
     ],
@@ -92,6 +95,7 @@ export function telemetryRooms(context: ApiContext, broker?: Pick<EmqxManagement
     },
     async start() {
       await upkeep.start()
+      rollups.start()
       overBudget.start()
       letterUpkeep.start()
       if (governor) leadership.start()
@@ -101,6 +105,7 @@ export function telemetryRooms(context: ApiContext, broker?: Pick<EmqxManagement
       await governor?.stop()
       await leadership.stop()
       await letterUpkeep.stop()
+      await rollups.stop()
       await overBudget.stop()
       await upkeep.stop()
       await lastSeen.stop()

@@ -12,7 +12,7 @@ export interface CountFoldingOptions {
 
 /**
  * Works on the records of batches: counts are added to the counts per device and hour, sequence numbers to the ranges per
- * device and day. A record is taken and added in one statement, so each counts once at every moment. One replica at a
+ * device and day, changed minutes to the queue of the roll-ups. A record is taken and added in one statement, so each counts once at every moment. One replica at a
  * time does it: two that touch rows of the same devices in two tables could wait for each other.
  */
 export class CountFolding {
@@ -56,7 +56,7 @@ const FOLD = `
   WITH taken AS (
     DELETE FROM telemetry_count_batches
      WHERE id IN (SELECT id FROM telemetry_count_batches ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
-    RETURNING counts, sequences
+    RETURNING counts, sequences, dirty
   ), counted AS (
     INSERT INTO telemetry_counts AS t (device_id, hour, received, committed, duplicate, dead_lettered)
     SELECT c ->> 0, to_timestamp((c ->> 1)::float8 / 1000), sum((c ->> 2)::int8), sum((c ->> 3)::int8),
@@ -78,5 +78,11 @@ const FOLD = `
      ORDER BY 1, 2
     ON CONFLICT (device_id, day) DO UPDATE SET ranges = bounded_sequences(t.ranges + excluded.ranges)
       WHERE NOT t.ranges @> excluded.ranges
+  ), queued AS (
+    INSERT INTO telemetry_rollup_queue (component_id, minute)
+    SELECT DISTINCT (d ->> 0)::int, minute::int
+      FROM taken, jsonb_array_elements(dirty) AS d, jsonb_array_elements_text(d -> 1) AS minute
+     ORDER BY 1, 2
+    ON CONFLICT DO NOTHING
   )
   SELECT count(*)::int AS batches FROM taken`

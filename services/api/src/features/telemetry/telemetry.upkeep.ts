@@ -46,6 +46,7 @@ export class TelemetryUpkeep {
     const dropped = await this.partitions.dropBefore(now - longest * DAY_MS)
     if (dropped.length > 0) this.logger.info('dropped partitions past every retention', { partitions: dropped })
     const deleted = await this.deleteByRetention(longest)
+    await this.deleteRollups()
     if (deleted > 0) this.logger.info('deleted telemetry past the retention of its organization', { rows: deleted })
     const oldest = new Date(now - COUNTS_KEPT_DAYS * DAY_MS)
     await this.pool.query('DELETE FROM telemetry_counts WHERE hour < $1', [oldest])
@@ -59,6 +60,14 @@ export class TelemetryUpkeep {
       }),
     )
     return this.running
+  }
+
+  /** Minutes go with the telemetry they are of, hours with the counts. */
+  private async deleteRollups(): Promise<void> {
+    const now = this.now()
+    await this.pool.query(DELETE_MINUTES, [new Date(now)])
+    await this.pool.query(DELETE_HOURS, [new Date(now - COUNTS_KEPT_DAYS * DAY_MS)])
+    for (const sql of DELETE_ORPHANS) await this.pool.query(sql)
   }
 
   private async deleteByRetention(longest: number): Promise<number> {
@@ -77,6 +86,32 @@ export class TelemetryUpkeep {
     return deleted
   }
 }
+
+const DELETE_MINUTES = `
+  DELETE FROM telemetry_rollups_1m r
+   USING component_instances c
+    JOIN devices d ON d.id = c.device_id
+    JOIN organizations o ON o.id = d.organization_id
+   WHERE r.component_id = c.id AND r.bucket < $1::timestamptz - make_interval(days => o.telemetry_retention_days, hours => 2)`
+
+const DELETE_HOURS = `
+  DELETE FROM telemetry_rollups_1h r
+   USING component_instances c
+   WHERE r.component_id = c.id AND r.bucket < $1`
+
+/** Of components that are gone. */
+const DELETE_ORPHANS = ['telemetry_rollups_1m', 'telemetry_rollups_1h'].map(
+  (table) => `
+  DELETE FROM ${table} WHERE component_id IN (
+    SELECT component_id FROM (
+      WITH RECURSIVE ids AS (
+        (SELECT component_id FROM ${table} ORDER BY component_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT component_id FROM ${table} WHERE component_id > ids.component_id ORDER BY component_id LIMIT 1)
+          FROM ids WHERE ids.component_id IS NOT NULL)
+      SELECT component_id FROM ids) used
+     WHERE component_id IS NOT NULL AND component_id NOT IN (SELECT id FROM component_instances))`,
+)
 
 const DELETE_OLD = `
   DELETE FROM telemetry t

@@ -1,0 +1,109 @@
+import type { Logger } from '@ares/chassis'
+import type { Pool } from 'pg'
+import { onlyOne } from '../../database/only-one'
+
+const MINUTES_AT_ONCE = 2_000
+/** A minute is rolled up when it has ended, and what is on its way had the time to come: each row is read once. */
+const SETTLE_MS = 10_000
+
+/**
+ * Keeps the roll-ups right.
+ *
+ *   batch (rows, and the minutes they are of, in one transaction) ──CountFolding──▶ queue ──here──▶ minutes ──▶ hours
+ *
+ * A minute that is in the queue is worked out anew from its rows, and its hour from its minutes: late data, merged rows
+ * and replayed letters need nothing of their own, and nothing can count twice. What is taken from the queue and what is
+ * written come in one transaction.
+ */
+export class Rollups {
+  private timer: NodeJS.Timeout | undefined
+  private running: Promise<void> = Promise.resolve()
+  private isBusy = false
+
+  constructor(
+    private readonly pool: Pool,
+    private readonly logger: Pick<Logger, 'warn'>,
+    private readonly now: () => number = Date.now,
+  ) {}
+
+  start(everyMs = 5_000): void {
+    this.timer = setInterval(() => {
+      if (!this.isBusy) this.running = this.runLogged()
+    }, everyMs).unref()
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.timer)
+    await this.running
+  }
+
+  /** Works off what is due. @returns minutes that were rolled up */
+  async run(): Promise<number> {
+    const last = Math.floor((this.now() - SETTLE_MS) / 60_000) - 1
+    let total = 0
+    for (;;) {
+      const done = await onlyOne(this.pool, 'roll-ups', async (client) => {
+        // Two statements, so that the second one sees all that was committed when the queue was read: a row that came
+        // between would find its minute in the queue, and it would not be put there again.
+        const { rows } = await client.query<{ component_id: number; minute: number }>(TAKE, [last, MINUTES_AT_ONCE])
+        if (rows.length === 0) return 0
+        const minutes = [rows.map((row) => row.component_id), rows.map((row) => row.minute)]
+        await client.query(ROLL_UP_MINUTES, minutes)
+        await client.query(ROLL_UP_HOURS, minutes)
+        return rows.length
+      })
+      total += done ?? 0
+      if ((done ?? 0) < MINUTES_AT_ONCE) return total
+    }
+  }
+
+  private async runLogged(): Promise<void> {
+    this.isBusy = true
+    try {
+      await this.run()
+    } catch (error) {
+      this.logger.warn('roll-ups were not worked out, trying again', { error: String(error) })
+    } finally {
+      this.isBusy = false
+    }
+  }
+}
+
+const TAKE = `
+  DELETE FROM telemetry_rollup_queue q
+   USING (SELECT component_id, minute FROM telemetry_rollup_queue WHERE minute <= $1 ORDER BY minute LIMIT $2) due
+   WHERE q.component_id = due.component_id AND q.minute = due.minute
+  RETURNING q.component_id, q.minute`
+
+// An array compares by its first element first: the greatest [instant, value] has the last value.
+const ROLL_UP_MINUTES = `
+  INSERT INTO telemetry_rollups_1m (component_id, bucket, metric, count, minimum, maximum, sum, last)
+  SELECT d.component_id, to_timestamp(d.minute * 60.0), v.metric, count(*), min(v.value), max(v.value), sum(v.value),
+         (max(ARRAY[extract(epoch FROM t.captured_at)::float8, v.value]))[2]
+    FROM unnest($1::int[], $2::int[]) AS d (component_id, minute)
+   CROSS JOIN LATERAL (
+     SELECT captured_at, metrics
+       FROM telemetry
+      WHERE component_id = d.component_id
+        AND captured_at >= to_timestamp(d.minute * 60.0) AND captured_at < to_timestamp(d.minute * 60.0 + 60)) t
+   CROSS JOIN LATERAL (
+     SELECT key AS metric, CASE jsonb_typeof(value) WHEN 'number' THEN value::float8 ELSE value::boolean::int END AS value
+       FROM jsonb_each(t.metrics)
+      WHERE jsonb_typeof(value) IN ('number', 'boolean')) v
+   GROUP BY d.component_id, d.minute, v.metric
+  ON CONFLICT (component_id, bucket, metric) DO UPDATE SET
+    count = excluded.count, minimum = excluded.minimum, maximum = excluded.maximum, sum = excluded.sum,
+    last = excluded.last`
+
+const ROLL_UP_HOURS = `
+  INSERT INTO telemetry_rollups_1h (component_id, bucket, metric, count, minimum, maximum, sum, last)
+  SELECT d.component_id, d.hour, m.metric, sum(m.count), min(m.minimum), max(m.maximum), sum(m.sum),
+         (max(ARRAY[extract(epoch FROM m.bucket)::float8, m.last]))[2]
+    FROM (SELECT DISTINCT component_id, to_timestamp((minute / 60) * 3600.0) AS hour
+            FROM unnest($1::int[], $2::int[]) AS q (component_id, minute)) d
+    JOIN telemetry_rollups_1m m
+      ON m.component_id = d.component_id AND m.bucket >= d.hour AND m.bucket < d.hour + interval '1 hour'
+   GROUP BY d.component_id, d.hour, m.metric
+  ON CONFLICT (component_id, bucket, metric) DO UPDATE SET
+    count = excluded.count, minimum = excluded.minimum, maximum = excluded.maximum, sum = excluded.sum,
+    last = excluded.last`
