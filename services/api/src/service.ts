@@ -14,6 +14,7 @@ import { EmqxManagement } from './broker/emqx-management'
 import type { ApiConfig } from './config'
 import { type ApiContext, createContext } from './context'
 import { VaultPki } from './features/certificates/pki.vault'
+import { fleetRooms } from './fleet-rooms'
 import { AccessControl } from './http/access'
 import { httpApplication } from './http/app'
 import { type HttpServer, startHttpServer } from './http/server'
@@ -68,7 +69,8 @@ export class ApiService {
     const people = peopleRooms(this.context, pki)
     const data = dataRooms(this.context, identity, broker)
     const revocation = revocationRooms(this.context, { pki, broker, directory: data.directory })
-    const all = [people, data, revocation]
+    const fleet = fleetRooms(this.context, { broker, caPem: () => identity.current().caPem })
+    const all = [people, data, revocation, fleet]
     for (const rooms of all) {
       this.stops.push(() => rooms.stop())
       await rooms.start()

@@ -4,8 +4,10 @@ import type { BrokerSessions } from '../broker/broker-sessions'
 import type { ApiConfig } from '../config'
 import { type ApiContext, createContext } from '../context'
 import type { Pki } from '../features/certificates/pki'
+import type { BrokerClients } from '../features/fleet/broker-findings'
 import { hashPassword } from '../features/identity/password'
 import type { DirectoryReach } from '../features/revocations/revocations'
+import { fleetRooms } from '../fleet-rooms'
 import { AccessControl } from '../http/access'
 import { API_ROOT, httpApplication } from '../http/app'
 import type { Route } from '../http/route'
@@ -48,7 +50,14 @@ export interface TestPerson {
 
 /** Every room with REST in front and a database of its own; no gRPC, and a PKI only if one is given. */
 export async function startTestApi(
-  options: { readonly pki?: Pki; readonly broker?: BrokerSessions; readonly directory?: DirectoryReach } = {},
+  options: {
+    readonly pki?: Pki
+    readonly broker?: BrokerSessions
+    readonly directory?: DirectoryReach
+    readonly clients?: BrokerClients
+    /** For the fleet doctor. */
+    readonly caPem?: string
+  } = {},
 ): Promise<TestApi> {
   const database = await createTestDatabase()
   const logger = createLogger({ service: 'api', level: process.env.ARES_TEST_LOG ?? 'error' })
@@ -57,10 +66,12 @@ export async function startTestApi(
   const data = dataRooms(context, NO_IDENTITY)
   const { pki = NO_PKI, broker = NO_BROKER, directory = NO_AUTHORIZERS } = options
   const revocation = revocationRooms(context, { pki, broker, directory })
+  const { clients = NO_CLIENTS, caPem = '' } = options
+  const fleet = fleetRooms(context, { broker: clients, caPem: () => caPem })
   await people.start()
   await data.start()
   await revocation.start()
-  const routes = [...people.routes, ...data.routes, ...revocation.routes]
+  const routes = [...people.routes, ...data.routes, ...revocation.routes, ...fleet.routes]
   const access = new AccessControl(context.database.pool)
   const { authenticate } = people
   const app = httpApplication({ routes, authenticate, access, logger, metrics: context.metrics })
@@ -153,6 +164,7 @@ const NO_PKI: Pki = {
   revoke: () => Promise.reject(new DomainError('unavailable', 'pki_unavailable', 'There is no PKI in this test.')),
 }
 
+const NO_CLIENTS: BrokerClients = { call: async () => ({ status: 404, body: undefined }) }
 const NO_BROKER: BrokerSessions = { kick: async () => {} }
 const NO_AUTHORIZERS: DirectoryReach = { reached: async () => true }
 

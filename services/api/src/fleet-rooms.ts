@@ -1,0 +1,37 @@
+import type { ApiContext } from './context'
+import { type BrokerClients, BrokerFindings } from './features/fleet/broker-findings'
+import { CaFindings } from './features/fleet/ca-findings'
+import { CertificateFindings } from './features/fleet/certificate-findings'
+import type { FindingSource } from './features/fleet/findings'
+import { fleetRoutes } from './features/fleet/fleet.routes'
+import { FleetService } from './features/fleet/fleet.service'
+import { SharingFindings } from './features/fleet/sharing-findings'
+import type { Rooms } from './rooms'
+
+/** The room of the fleet doctor. It only looks; what it finds is for people to do. */
+export function fleetRooms(
+  { database: { pool, prisma }, logger }: ApiContext,
+  given: {
+    readonly broker: BrokerClients
+    readonly caPem: () => string
+    /** What other rooms know to be wrong. */
+    readonly sources?: readonly FindingSource[]
+  },
+): Rooms {
+  const sources = [
+    new CertificateFindings(pool),
+    new SharingFindings(pool),
+    new BrokerFindings(pool, given.broker),
+    new CaFindings(given.caPem),
+    ...(given.sources ?? []),
+  ]
+  const memberships = async (userId: string) =>
+    (await prisma.membership.findMany({ where: { userId } })).map(({ organizationId }) => organizationId)
+  return {
+    routes: fleetRoutes(new FleetService(sources, memberships, logger)),
+    rpc: [],
+    allow: {},
+    async start() {},
+    async stop() {},
+  }
+}
