@@ -29,9 +29,12 @@ export class CommittedRows {
     return Number(rows[0]?.count)
   }
 
-  async deadLetters(): Promise<number> {
-    const { rows } = await this.client.query<{ count: string }>('SELECT count(*) AS count FROM dead_letters')
-    return Number(rows[0]?.count)
+  /** Dead letters by their reason. */
+  async deadLetters(): Promise<Record<string, number>> {
+    const { rows } = await this.client.query<{ reason: string; count: number }>(
+      'SELECT reason, count(*)::int AS count FROM dead_letters GROUP BY reason',
+    )
+    return Object.fromEntries(rows.map(({ reason, count }) => [reason, count]))
   }
 
   /** Waits until there are so many rows, or none came for 10 s. @returns how many there are */

@@ -1,6 +1,7 @@
 import { topics } from '@ares/proto'
 import type { BenchDevice } from './bench-fleet'
 import { DeviceConnection } from './device-connection'
+import { GARBAGE } from './garbage'
 import { ReportSource } from './report-source'
 
 /**
@@ -19,14 +20,28 @@ export interface PublisherSetup {
 export type PublisherOrder =
   | { readonly type: 'setup'; readonly setup: PublisherSetup }
   /** Publish; at most `allowed` reports until the next word. @param ratePerSecond absent: as fast as possible */
-  | { readonly type: 'run'; readonly metrics: number; readonly allowed: number; readonly ratePerSecond?: number }
+  | {
+      readonly type: 'run'
+      readonly metrics: number
+      readonly allowed: number
+      readonly ratePerSecond?: number
+      /** Every so many reports of a device one is garbage, its kinds in turn. Absent: none is. */
+      readonly garbageEvery?: number
+    }
   /** Counted from the last `run`. */
   | { readonly type: 'allow'; readonly allowed: number }
   | { readonly type: 'stop' }
 
 export type PublisherNews =
   | { readonly type: 'ready' }
-  | { readonly type: 'stopped'; readonly published: number; readonly acknowledged: number; readonly firstAt: number }
+  | {
+      readonly type: 'stopped'
+      readonly published: number
+      readonly acknowledged: number
+      readonly firstAt: number
+      /** How many of what was published is garbage, by the reason that it must be refused for. */
+      readonly garbage: Readonly<Record<string, number>>
+    }
   | { readonly type: 'failed'; readonly reason: string }
 
 class Publishers {
@@ -41,12 +56,14 @@ class Publishers {
 
   async open({ url, devices, metrics, window }: PublisherSetup): Promise<void> {
     for (const device of devices) {
-      this.devices.push(await PublishingDevice.open(url, device, metrics, window, (one) => this.offer(one)))
+      const publishing = await PublishingDevice.open(url, device, metrics, window, (one) => this.offer(one))
+      publishing.firstKind = this.devices.length
+      this.devices.push(publishing)
     }
   }
 
   run(order: Extract<PublisherOrder, { type: 'run' }>): void {
-    for (const device of this.devices) device.begin(order.metrics)
+    for (const device of this.devices) device.begin(order.metrics, order.garbageEvery)
     this.allowed = order.allowed
     this.published = 0
     this.running = true
@@ -69,7 +86,11 @@ class Publishers {
       await new Promise((resolve) => setTimeout(resolve, 10))
     }
     const acknowledged = this.devices.reduce((sum, device) => sum + device.acknowledged, 0)
-    return { type: 'stopped', published: this.published, acknowledged, firstAt: this.firstAt }
+    const garbage: Record<string, number> = {}
+    for (const device of this.devices) {
+      for (const [reason, count] of device.garbage) garbage[reason] = (garbage[reason] ?? 0) + count
+    }
+    return { type: 'stopped', published: this.published, acknowledged, firstAt: this.firstAt, garbage }
   }
 
   private offerInTurn(): void {
@@ -107,8 +128,12 @@ class PublishingDevice {
   private connection: DeviceConnection | undefined
   private source: ReportSource
   private readonly topic: string
+  private garbageEvery = Number.POSITIVE_INFINITY
   inFlight = 0
   acknowledged = 0
+  readonly garbage = new Map<string, number>()
+  /** Another one for each device: so a short run has all of them as well. */
+  firstKind = 0
 
   private constructor(
     private readonly device: BenchDevice,
@@ -145,16 +170,27 @@ class PublishingDevice {
     return this.window - this.inFlight
   }
 
-  begin(metrics: number): void {
+  begin(metrics: number, garbageEvery = Number.POSITIVE_INFINITY): void {
     this.source = new ReportSource(this.device.components, metrics)
     this.acknowledged = 0
+    this.garbageEvery = garbageEvery
+    this.garbage.clear()
   }
 
   send(count: number): void {
     const payloads: string[] = []
-    for (let n = 0; n < count; n++) payloads.push(this.source.next().payload)
+    for (let n = 0; n < count; n++) payloads.push(this.payload())
     this.connection?.publish(this.topic, payloads)
     this.inFlight += count
+  }
+
+  private payload(): string {
+    const report = this.source.next()
+    if (report.sequence % this.garbageEvery !== 0) return report.payload
+    const garbage = GARBAGE[(this.firstKind + report.sequence / this.garbageEvery) % GARBAGE.length]
+    if (!garbage) return report.payload
+    this.garbage.set(garbage.reason, (this.garbage.get(garbage.reason) ?? 0) + 1)
+    return garbage.spoil(report)
   }
 }
 
