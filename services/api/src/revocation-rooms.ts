@@ -2,6 +2,9 @@ import type { BrokerSessions } from './broker/broker-sessions'
 import type { ApiContext } from './context'
 import { AuditService } from './features/audit/audit.service'
 import type { Pki } from './features/certificates/pki'
+import type { PkiInventory } from './features/pki/pki-inventory'
+import { PkiReconciler } from './features/pki/pki-reconciler'
+import { PkiReconcilerStore } from './features/pki/pki-reconciler.store'
 import { RevocationMetrics } from './features/revocations/revocation-metrics'
 import { RevocationWorker } from './features/revocations/revocation-worker'
 import type { DirectoryReach } from './features/revocations/revocations'
@@ -13,28 +16,39 @@ import type { Rooms } from './rooms'
 /** A revocation that has not taken effect by then is worth a look. */
 const OVERDUE_AFTER_MS = 10_000
 
-/** The room that cuts devices off, and its worker. */
+/** The room that cuts devices off with its worker, and the comparison of Vault with the database. */
 export function revocationRooms(
-  { database: { prisma }, health, logger, metrics }: ApiContext,
+  { database: { prisma, pool }, health, logger, metrics }: ApiContext,
   {
     pki,
     broker,
     directory,
-  }: { readonly pki: Pki; readonly broker: BrokerSessions; readonly directory: DirectoryReach },
-): Rooms & { readonly revocations: RevocationService } {
+    inventory,
+  }: {
+    readonly pki: Pki
+    readonly broker: BrokerSessions
+    readonly directory: DirectoryReach
+    /** Absent: nothing is compared. */
+    readonly inventory?: PkiInventory
+  },
+): Rooms & { readonly reconciler?: PkiReconciler } {
+  const audit = new AuditService(prisma)
   const store = new RevocationStore(prisma)
   const revocations = new RevocationService({
     store,
     pki,
     broker,
     directory,
-    audit: new AuditService(prisma),
+    audit,
     metrics: new RevocationMetrics(metrics, () => store.unfinished()),
     logger,
   })
   const worker = new RevocationWorker(revocations, { logger })
+  const reconciler =
+    inventory &&
+    new PkiReconciler({ inventory, store: new PkiReconcilerStore(pool), pki, prisma, audit, metrics, logger })
   return {
-    revocations,
+    reconciler,
     routes: revocationRoutes(revocations),
     rpc: [],
     allow: {},
@@ -49,7 +63,11 @@ export function revocationRooms(
         return { ok: true, degraded: true, detail }
       })
       worker.start()
+      reconciler?.start()
     },
-    stop: () => worker.stop(),
+    async stop() {
+      await worker.stop()
+      await reconciler?.stop()
+    },
   }
 }
