@@ -67,7 +67,12 @@ export class ManagementApi {
   private clients(query: URLSearchParams): Answer {
     const page = Math.max(1, Number(query.get('page') ?? 1))
     const limit = Math.max(1, Number(query.get('limit') ?? 100))
-    const ids = this.broker.clientIds()
+    const username = query.get('username')
+    const like = query.get('like_clientid')
+    const ids = this.broker
+      .clientIds()
+      .filter((id) => username === null || this.broker.client(id)?.peer?.username === username)
+      .filter((id) => like === null || id.includes(like))
     const data = ids.slice((page - 1) * limit, page * limit).map((id) => this.describe(id))
     return { status: 200, body: { data, meta: { page, limit, count: ids.length, hasnext: page * limit < ids.length } } }
   }

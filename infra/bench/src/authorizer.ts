@@ -1,25 +1,39 @@
 /**
  * Decisions a second of the authorizer's webhooks, and their latency, against a bare node:https server that reads the body
  * and answers a constant of the same size. Both run in processes of their own, in turns, so that they share the machine's
- * moods; each number is the median of the rounds.
+ * moods; each number is the median of the rounds. The processor time that a server used for an answer is shown as well: it
+ * does not depend on what else the machine does.
  *
- *   node scripts/run.mjs infra/bench/src/authorizer.ts [--seconds 2] [--rounds 3] [--json FILE]
+ *   npm run bench:authorizer -- [--seconds 2] [--rounds 3] [--devices 1000000] [--endurance 1000000] [--json FILE]
  *
- * 1,000 devices with a certificate each; a certificate that was read once is remembered, as for a fleet that reconnects.
+ *   --seconds N     of each measurement
+ *   --rounds N      of which the median is taken
+ *   --devices N     in the directory that bench:replica loads afterwards; 0: leave that out
+ *   --endurance N   decisions that one process makes afterwards, and how its memory grows; 0: leave that out
+ *   --json FILE     ratio.authn, ratio.authz, authn.p99Ms, authz.p99Ms (at 5,000/s), replica.*, endurance.*, and all rows
+ *   --cpu-prof DIR  profiles of both servers
+ *
+ * 1,000 devices, each with a certificate that was seen before, as of a fleet that reconnects.
  */
 import { fork } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { connect } from 'node:tls'
 import { parseArgs } from 'node:util'
-import { startWebhooks, TestCa, type TestLeaf } from '@ares/authorizer/testing'
+import { admissionOver, startWebhooks, TestCa, type TestLeaf } from '@ares/authorizer/testing'
 
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '2' },
     rounds: { type: 'string', default: '3' },
     json: { type: 'string' },
+    devices: { type: 'string', default: '1000000' },
+    endurance: { type: 'string', default: '1000000' },
+    'cpu-prof': { type: 'string' },
+    help: { type: 'boolean', default: false },
     role: { type: 'string' },
   },
 })
@@ -31,11 +45,16 @@ type Hook = 'authn' | 'authz'
 interface Setup {
   readonly server: TestLeaf
   readonly devices: readonly { readonly id: string; readonly serial: string }[]
+  /** Questions of the broker, JSON. */
+  readonly bodies: Readonly<Record<Hook, readonly string[]>>
   /** What the bare server answers. */
   readonly answers: Readonly<Record<Hook, string>>
 }
 interface Target {
+  readonly name: string
   readonly port: number
+  /** Processor time that the server has used so far, microseconds. */
+  readonly cpu: () => Promise<number>
   readonly requests: Readonly<Record<Hook, readonly Buffer[]>>
   readonly tls: { readonly ca: string; readonly cert: string; readonly key: string; readonly servername: string }
 }
@@ -43,6 +62,8 @@ interface Measured {
   readonly perSecond: number
   readonly p50Ms: number
   readonly p99Ms: number
+  /** Processor time of the server for one answer, microseconds. */
+  readonly cpu: number
 }
 
 async function serveAuthorizer({ server, devices }: Setup): Promise<number> {
@@ -88,6 +109,7 @@ async function load(
   )
   const requests = target.requests[hook]
   const latencies: number[] = []
+  const cpuBefore = await target.cpu()
   const startedMs = performance.now()
   const endMs = startedMs + seconds * 1_000
   let sent = 0
@@ -110,7 +132,8 @@ async function load(
             if (head === -1) return
             const length = Number(/content-length: (\d+)/i.exec(text)?.[1])
             if (text.length < head + 4 + length) return
-            if (!text.includes('"result":"allow"')) return reject(new Error(`not allowed: ${text.slice(0, 300)}`))
+            if (!text.includes('"result":"allow"'))
+              return reject(new Error(`${target.name}, ${hook}: ${text.slice(0, 300)}`))
             text = ''
             latencies.push(performance.now() - sentMs)
             send()
@@ -120,27 +143,34 @@ async function load(
     ),
   )
   const tookSeconds = (performance.now() - startedMs) / 1_000
+  const cpu = ((await target.cpu()) - cpuBefore) / latencies.length
   for (const socket of sockets) socket.destroy()
   latencies.sort((a, b) => a - b)
   const at = (share: number) => latencies[Math.floor(latencies.length * share)] ?? Number.NaN
-  return { perSecond: latencies.length / tookSeconds, p50Ms: at(0.5), p99Ms: at(0.99) }
+  return { perSecond: latencies.length / tookSeconds, p50Ms: at(0.5), p99Ms: at(0.99), cpu }
 }
 
 async function measure(): Promise<void> {
   const { setup, target } = await prepare()
   const children = ['authorizer', 'bare'].map((role) => {
+    const profile = values['cpu-prof'] ? ['--cpu-prof', `--cpu-prof-dir=${join(values['cpu-prof'], role)}`] : []
     const child = fork(__filename, ['--role', role], {
-      execArgv: process.execArgv,
+      execArgv: [...process.execArgv, ...profile],
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     })
     child.send(setup)
     return child
   })
   const [authorizer, bare] = await Promise.all(
-    children.map(
-      (child) =>
-        new Promise<Target>((resolve) => child.once('message', (port) => resolve({ ...target, port: Number(port) }))),
-    ),
+    children.map(async (child): Promise<Target> => {
+      const answer = () => new Promise<number>((resolve) => child.once('message', (value) => resolve(Number(value))))
+      const port = await answer()
+      const cpu = () => {
+        child.send('cpu')
+        return answer()
+      }
+      return { ...target, name: child.spawnargs.at(-1) ?? '', port, cpu }
+    }),
   )
   if (!authorizer || !bare) throw new Error('a server did not start')
   const seconds = Number(values.seconds)
@@ -148,8 +178,9 @@ async function measure(): Promise<void> {
   const rows: Record<string, number | string>[] = []
   const result: Record<string, number> = {}
   for (const hook of ['authn', 'authz'] as const) {
-    await load(authorizer, hook, 8, 1)
-    await load(bare, hook, 8, 1)
+    // Every certificate once, and the compiler warm.
+    await load(authorizer, hook, 8, 2)
+    await load(bare, hook, 8, 2)
     const ratios: number[] = []
     for (const connections of CONNECTIONS) {
       const ours: Measured[] = []
@@ -170,6 +201,8 @@ async function measure(): Promise<void> {
         'p50 ms': round2(mine.p50Ms),
         'p99 ms': round2(mine.p99Ms),
         'bare p99 ms': round2(constant.p99Ms),
+        'cpu µs': Math.round(mine.cpu),
+        'bare cpu µs': Math.round(constant.cpu),
       })
     }
     const paced = await load(authorizer, hook, 32, seconds * rounds, PACE)
@@ -184,13 +217,77 @@ async function measure(): Promise<void> {
     result[`${hook}.p99Ms`] = round2(paced.p99Ms)
     result[`${hook}.pacedPerSecond`] = Math.round(paced.perSecond)
   }
-  for (const child of children) child.kill()
+  for (const child of children) child.disconnect()
   console.table(rows)
+  if (Number(values.endurance) > 0) Object.assign(result, await endure(setup))
+  if (Number(values.devices) > 0) Object.assign(result, await loadReplica())
   console.log(JSON.stringify(result))
   if (values.json) writeFileSync(values.json, `${JSON.stringify({ ...result, rows }, null, 2)}\n`)
 }
 
-async function prepare(): Promise<{ setup: Setup; target: Omit<Target, 'port'> }> {
+/** Decisions in a process of their own, half of them connections, every tenth one a refusal. */
+function endure(setup: Setup): Promise<Record<string, number>> {
+  const child = fork(__filename, ['--role', 'endurance', '--endurance', values.endurance], {
+    execArgv: ['--expose-gc', ...process.execArgv],
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  })
+  child.send(setup)
+  return new Promise((resolve, reject) => {
+    child.once('message', (measured) => resolve(measured as Record<string, number>))
+    child.once('exit', (code) => reject(new Error(`the endurance run ended with ${code}`)))
+  })
+}
+
+/** The journal is emptied as api would empty it. Memory is what is in use after a collection of garbage. */
+function runEndurance({ devices }: Setup, requests: Readonly<Record<Hook, readonly Buffer[]>>, caPem: string): void {
+  const { admission, journal } = admissionOver(
+    caPem,
+    devices.map(({ id, serial }) => ({ id, serial: Buffer.from(serial, 'hex') })),
+  )
+  const decisions = Number(values.endurance)
+  const samples: number[] = []
+  const tenth = Math.max(1, Math.floor(decisions / 10))
+  const startedMs = performance.now()
+  for (let i = 0; i < decisions; i++) {
+    const hook = i % 2 ? 'authn' : 'authz'
+    const body = requests[hook][(i >> 1) % requests[hook].length] ?? Buffer.alloc(0)
+    // Refusals that are never the same: whoever counts by client would grow by them.
+    if (i % 10 === 9) admission.connect(Buffer.from(body.toString().replace('"clientid":"', `"clientid":"${i}-`)))
+    else if (hook === 'authn') admission.connect(body)
+    else admission.action(body)
+    if (i % 5_000 === 0) journal.take(5_000)
+    if (i % tenth === 0) {
+      globalThis.gc?.()
+      const { heapUsed, external } = process.memoryUsage()
+      samples.push((heapUsed + external) / 2 ** 20)
+    }
+  }
+  const seconds = (performance.now() - startedMs) / 1_000
+  process.send?.(
+    {
+      'endurance.decisions': decisions,
+      'endurance.perSecond': Math.round(decisions / seconds),
+      // The first tenth warms up: certificates, compiled code.
+      'endurance.earlyMegabytes': round2(samples[2] ?? Number.NaN),
+      'endurance.lateMegabytes': round2(samples.at(-1) ?? Number.NaN),
+    },
+    () => process.exit(),
+  )
+}
+
+/** bench:replica, whose numbers belong to the authorizer too. */
+async function loadReplica(): Promise<Record<string, number>> {
+  const folder = mkdtempSync(join(tmpdir(), 'ares-bench-'))
+  const file = join(folder, 'replica.json')
+  const args = ['--devices', values.devices, '--json', file]
+  const child = fork(join(__dirname, `replica${__filename.slice(-3)}`), args, { execArgv: process.execArgv })
+  await new Promise((resolve) => child.once('exit', resolve))
+  const measured: Record<string, number> = JSON.parse(readFileSync(file, 'utf8'))
+  rmSync(folder, { recursive: true })
+  return Object.fromEntries(Object.entries(measured).filter(([name]) => name.startsWith('replica.')))
+}
+
+async function prepare(): Promise<{ setup: Setup; target: Omit<Target, 'name' | 'port' | 'cpu'> }> {
   const ca = await TestCa.create()
   const broker = await ca.issue('broker.ares4.internal')
   const leaves = await Promise.all(
@@ -202,8 +299,22 @@ async function prepare(): Promise<{ setup: Setup; target: Omit<Target, 'port'> }
     peerhost: '10.1.2.3',
     cert_common_name: leaf.commonName,
   })
+  const authnBody = (leaf: TestLeaf, i: number) =>
+    JSON.stringify({ ...who(leaf, i), password: '', cert_pem: leaf.der, zone: 'devices' })
+  const authzBody = (leaf: TestLeaf, i: number) =>
+    JSON.stringify({
+      ...who(leaf, i),
+      topic: `ares4/device-${i}/telemetry`,
+      action: 'publish',
+      qos: '1',
+      retain: 'false',
+    })
   return {
     setup: {
+      bodies: {
+        authn: leaves.map((leaf, i) => authnBody(leaf, i)),
+        authz: leaves.map((leaf, i) => authzBody(leaf, i)),
+      },
       server: await ca.issue('authorizer.service.ares4.internal'),
       devices: leaves.map((leaf, i) => ({ id: `device-${i}`, serial: leaf.serialBytes.toString('hex') })),
       answers: { authn: `{"result":"allow","x":"${'x'.repeat(1_300)}"}`, authz: '{"result":"allow"}' },
@@ -216,29 +327,17 @@ async function prepare(): Promise<{ setup: Setup; target: Omit<Target, 'port'> }
         servername: 'authorizer.service.ares4.internal',
       },
       requests: {
-        authn: leaves.map((leaf, i) =>
-          http('authn', { ...who(leaf, i), password: '', cert_pem: leaf.der, zone: 'devices' }),
-        ),
-        authz: leaves.map((leaf, i) =>
-          http('authz', {
-            ...who(leaf, i),
-            topic: `ares4/device-${i}/telemetry`,
-            action: 'publish',
-            qos: '1',
-            retain: 'false',
-          }),
-        ),
+        authn: leaves.map((leaf, i) => http('authn', authnBody(leaf, i))),
+        authz: leaves.map((leaf, i) => http('authz', authzBody(leaf, i))),
       },
     },
   }
 }
 
-function http(hook: Hook, body: object): Buffer {
-  const json = JSON.stringify(body)
-  return Buffer.from(
+const http = (hook: Hook, json: string): Buffer =>
+  Buffer.from(
     `POST /mqtt/${hook} HTTP/1.1\r\nhost: authorizer\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(json)}\r\n\r\n${json}`,
   )
-}
 
 const round2 = (value: number): number => Math.round(value * 100) / 100
 
@@ -249,13 +348,36 @@ const middle = (all: readonly Measured[]): Measured => ({
   perSecond: median(all.map((each) => each.perSecond)),
   p50Ms: median(all.map((each) => each.p50Ms)),
   p99Ms: median(all.map((each) => each.p99Ms)),
+  cpu: median(all.map((each) => each.cpu)),
 })
 
-if (values.role === undefined) {
-  void measure()
-} else {
-  process.once('message', (setup) => {
-    const serve = values.role === 'bare' ? serveBare : serveAuthorizer
-    void serve(setup as Setup).then((port) => process.send?.(port))
+/** One of the processes that are measured: told what to serve, it says its port, and its processor time when asked. */
+function beChild(role: string): void {
+  process.once('disconnect', () => process.exit())
+  process.once('message', (message) => {
+    const setup = message as Setup
+    if (role === 'endurance') {
+      const buffers = (texts: readonly string[]) => texts.map((text) => Buffer.from(text))
+      const { authn, authz } = setup.bodies
+      runEndurance(setup, { authn: buffers(authn), authz: buffers(authz) }, setup.server.caPem)
+      return
+    }
+    const serve = role === 'bare' ? serveBare : serveAuthorizer
+    void serve(setup).then((port) => {
+      process.send?.(port)
+      process.on('message', () => {
+        const { user, system } = process.cpuUsage()
+        process.send?.(user + system)
+      })
+    })
   })
 }
+
+if (values.help)
+  console.log(
+    readFileSync(__filename, 'utf8')
+      .split('*/')[0]
+      ?.replace(/^\/?[* ]*\*/gm, ''),
+  )
+else if (values.role !== undefined) beChild(values.role)
+else void measure()

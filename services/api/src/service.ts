@@ -13,7 +13,9 @@ import {
 import { EmqxManagement } from './broker/emqx-management'
 import type { ApiConfig } from './config'
 import { type ApiContext, createContext } from './context'
+import { PersonSessions } from './features/access/person-sessions'
 import { VaultPki } from './features/certificates/pki.vault'
+import { VaultInventory } from './features/pki/pki-inventory.vault'
 import { fleetRooms } from './fleet-rooms'
 import { AccessControl } from './http/access'
 import { httpApplication } from './http/app'
@@ -68,13 +70,19 @@ export class ApiService {
     await broker.prepare()
     const people = peopleRooms(this.context, pki)
     const data = dataRooms(this.context, identity, broker)
-    const revocation = revocationRooms(this.context, { pki, broker, directory: data.directory })
+    const inventory = new VaultInventory(identity.vault)
+    const revocation = revocationRooms(this.context, { pki, broker, directory: data.directory, inventory })
     const fleet = fleetRooms(this.context, { broker, caPem: () => identity.current().caPem })
     const all = [people, data, revocation, fleet]
     for (const rooms of all) {
       this.stops.push(() => rooms.stop())
       await rooms.start()
     }
+    const { notifications } = this.context
+    const { pool } = database
+    const sessions = new PersonSessions({ pool, broker, directory: data.directory, notifications, logger })
+    this.stops.push(() => sessions.stop())
+    await sessions.start()
     const grpc = await this.keep<GrpcServer>(this.startGrpc(identity, all))
     const http = await this.keep<HttpServer>(
       startHttpServer(

@@ -7,3 +7,12 @@ export interface BrokerSessions {
    */
   kick(clientId: string): Promise<void>
 }
+
+/** The clients of people. */
+export interface PersonClients {
+  /**
+   * Client ids of a person's sessions, connected or kept for later.
+   * @throws DomainError `broker_unavailable`
+   */
+  clientsOf(email: string): Promise<string[]>
+}

@@ -1,6 +1,6 @@
 import { DomainError, type VaultClient, VaultError } from '@ares/chassis'
 import { z } from 'zod'
-import type { BrokerSessions } from './broker-sessions'
+import type { BrokerSessions, PersonClients } from './broker-sessions'
 
 /** Where the bootstrap put the key. Every such key is an administrator in the community edition: only api may read it. */
 const KEY_PATH = 'kv/data/ares/emqx-management'
@@ -9,7 +9,7 @@ const KEY_PATH = 'kv/data/ares/emqx-management'
  * The management API of EMQX (v5 REST; the embedded broker offers the same calls). The key comes from Vault and is kept
  * in memory, so that a client can be cut off while Vault is away.
  */
-export class EmqxManagement implements BrokerSessions {
+export class EmqxManagement implements BrokerSessions, PersonClients {
   private key: Promise<string> | undefined
 
   constructor(
@@ -30,6 +30,20 @@ export class EmqxManagement implements BrokerSessions {
   async kick(clientId: string): Promise<void> {
     const { status } = await this.call('DELETE', `/clients/${encodeURIComponent(clientId)}`)
     if (status !== 404 && (status < 200 || status > 299)) throw unavailable(`it answers ${status}`)
+  }
+
+  /** By the client id, which begins with the e-mail: a session that is kept for later has no user name. */
+  async clientsOf(email: string): Promise<string[]> {
+    const found: string[] = []
+    for (let page = 1; ; page += 1) {
+      const query = new URLSearchParams({ like_clientid: email, limit: '1000', page: String(page) })
+      const answer = await this.call('GET', `/clients?${query}`)
+      const list = clientList.safeParse(answer.body)
+      if (!list.success) throw unavailable(`it answers ${answer.status} when it is asked for clients`)
+      found.push(...list.data.data.map(({ clientid }) => clientid))
+      if (list.data.meta.hasnext !== true) break
+    }
+    return found.filter((id) => id === email || id.startsWith(`${email}/`))
   }
 
   /**
@@ -90,6 +104,11 @@ export class EmqxManagement implements BrokerSessions {
 }
 
 const keyShape = z.object({ data: z.object({ key: z.string().min(1), secret: z.string().min(1) }) })
+
+const clientList = z.object({
+  data: z.array(z.object({ clientid: z.string() })),
+  meta: z.object({ hasnext: z.boolean().optional() }),
+})
 
 const unavailable = (why: string, cause?: unknown): DomainError =>
   new DomainError('unavailable', 'broker_unavailable', `The broker cannot be managed now: ${why}.`, {}, { cause })

@@ -41,13 +41,10 @@ export const explanation = z
   .object({
     decision: z.enum(['allow', 'deny']),
     reason: z.string().meta({ description: 'A word that stays the same.', example: 'role_too_low' }),
-    rule: z
-      .string()
-      .nullable()
-      .meta({
-        description: 'The rule that allowed it, or came nearest.',
-        example: 'device may publish ares4/{deviceId}/status',
-      }),
+    rule: z.string().nullable().meta({
+      description: 'The rule that allowed it, or came nearest.',
+      example: 'device may publish ares4/{deviceId}/status',
+    }),
     subject: z
       .object({ className: z.string(), id: z.string() })
       .nullable()
