@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto'
 import { stat } from 'node:fs/promises'
-import { commonNameOf, type Logger, serialOf, type VaultClient } from '@ares/chassis'
+import { commonNameOf, serialOf, type VaultClient } from '@ares/chassis'
 import { loginForBootstrap } from './bootstrap-credential'
 import { CertsVolume } from './certs-volume'
 import { intermediateCommonName, issuerPem, makeIntermediate, readCertificateAuthorities } from './pki'
@@ -35,7 +35,10 @@ export interface RotationOptions {
   readonly settleMs?: number
   /** When a leaf counts as ended; default now. */
   readonly at?: Date
-  readonly logger?: Pick<Logger, 'info' | 'warn'>
+  readonly logger?: {
+    info(message: string, fields?: object): void
+    warn(message: string, fields?: object): void
+  }
 }
 
 export interface RotationResult {

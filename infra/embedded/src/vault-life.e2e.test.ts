@@ -1,0 +1,79 @@
+import type { X509Certificate } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { connect } from 'node:tls'
+import { createVaultClient, splitPem } from '@ares/chassis'
+import { ca } from './command-ca'
+import { type Stack, startStack } from './stack'
+
+/** What the running stack does about its Vault: one that dies is opened again, and its intermediate can be replaced. */
+let stack: Stack
+beforeAll(async () => {
+  stack = await startStack({
+    stateDir: mkdtempSync(join(tmpdir(), 'ares-vault-life-')),
+    ports: { http: 0, mqtt: 0, wss: 0 },
+    postgresSettings: { fsync: 'off', full_page_writes: 'off' },
+  })
+}, 150_000)
+afterAll(async () => {
+  await stack?.stop()
+  stack?.state.remove()
+}, 60_000)
+
+it('a Vault that is killed comes back unsealed, and services that start then get their credentials', async () => {
+  const before = stack.pidOf('vault')
+  stack.kill('vault', 'SIGKILL')
+  const vault = createVaultClient(stack.vault)
+  await until('a new process', () => stack.pidOf('vault') !== undefined && stack.pidOf('vault') !== before)
+  await until('an open Vault', async () => (await vault.health().catch(() => undefined))?.state === 'active')
+  vault.close()
+  // They are started by the parent, whose agent has lived through it.
+  for (const name of ['listener', 'authorizer'] as const) stack.kill(name, 'SIGKILL')
+  await sleep(200)
+  for (const name of ['listener', 'authorizer', 'api'] as const) await stack.waitUntilReady(name, 60_000)
+  expect(stack.lastLines('listener', 200).join('\n')).not.toContain('ALARM')
+}, 120_000)
+
+it('its intermediate is replaced by "npm run ca" while everything runs', async () => {
+  const run = (...args: string[]) => ca([...args, '--state', stack.state.path])
+  await expect(run('switch')).rejects.toMatchObject({
+    why: expect.stringContaining('rotate-intermediate add comes first'),
+  })
+  expect(await run('add')).toBe(0)
+  expect(splitPem(readFileSync(stack.caFile, 'utf8'))).toHaveLength(3)
+  for (const name of ['api', 'listener', 'authorizer'] as const) {
+    await until(`${name} takes the bundle up`, async () =>
+      /bundle_changes_total\{result="taken"[^}]*\} 1/.test(await metrics(name)),
+    )
+  }
+  expect(await run('switch', '--settle', '0')).toBe(0)
+  // Faster than the agent's minute: nothing here depends on when exactly it looks.
+  await until('the broker moves over', async () => (await issuerOfBroker()) === 'Ares Intermediate CA 2', 90_000)
+  expect(await run('retire')).toBe(3)
+  for (const name of ['api', 'listener', 'authorizer'] as const) await stack.waitUntilReady(name)
+}, 180_000)
+
+const metrics = async (name: 'api' | 'listener' | 'authorizer'): Promise<string> =>
+  (await fetch(`${stack.opsUrl(name)}/metrics`)).text()
+
+async function issuerOfBroker(): Promise<string> {
+  const bundle = readFileSync(stack.caFile)
+  const socket = connect({ port: stack.ports.wss, host: '127.0.0.1', servername: 'localhost', ca: bundle })
+  try {
+    await once(socket, 'secureConnect')
+    return (socket.getPeerX509Certificate() as X509Certificate).issuer.replace('CN=', '')
+  } finally {
+    socket.destroy()
+  }
+}
+
+async function until(what: string, holds: () => boolean | Promise<boolean>, limitMs = 30_000): Promise<void> {
+  const end = Date.now() + limitMs
+  while (!(await holds())) {
+    if (Date.now() > end) throw new Error(`it did not come to "${what}"`)
+    await sleep(100)
+  }
+}
