@@ -2,6 +2,8 @@ import type { BrokerSessions } from './broker/broker-sessions'
 import type { ApiContext } from './context'
 import { AuditService } from './features/audit/audit.service'
 import type { Pki } from './features/certificates/pki'
+import type { FindingSource } from './features/fleet/findings'
+import { PkiFindings } from './features/pki/pki-findings'
 import type { PkiInventory } from './features/pki/pki-inventory'
 import { PkiReconciler } from './features/pki/pki-reconciler'
 import { PkiReconcilerStore } from './features/pki/pki-reconciler.store'
@@ -31,7 +33,7 @@ export function revocationRooms(
     /** Absent: nothing is compared. */
     readonly inventory?: PkiInventory
   },
-): Rooms & { readonly reconciler?: PkiReconciler } {
+): Rooms & { readonly findings: readonly FindingSource[] } {
   const audit = new AuditService(prisma)
   const store = new RevocationStore(prisma)
   const revocations = new RevocationService({
@@ -48,7 +50,7 @@ export function revocationRooms(
     inventory &&
     new PkiReconciler({ inventory, store: new PkiReconcilerStore(pool), pki, prisma, audit, metrics, logger })
   return {
-    reconciler,
+    findings: reconciler ? [new PkiFindings(reconciler)] : [],
     routes: revocationRoutes(revocations),
     rpc: [],
     allow: {},

@@ -72,7 +72,8 @@ export class ApiService {
     const data = dataRooms(this.context, identity, broker)
     const inventory = new VaultInventory(identity.vault)
     const revocation = revocationRooms(this.context, { pki, broker, directory: data.directory, inventory })
-    const fleet = fleetRooms(this.context, { broker, caPem: () => identity.current().caPem })
+    const caPem = () => identity.current().caPem
+    const fleet = fleetRooms(this.context, { broker, caPem, sources: revocation.findings })
     const all = [people, data, revocation, fleet]
     for (const rooms of all) {
       this.stops.push(() => rooms.stop())

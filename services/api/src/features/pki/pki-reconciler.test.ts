@@ -5,6 +5,7 @@ import { newId } from '../../ids'
 import { furnish, startTestApi, type TestApi } from '../../testing/api'
 import { AuditService } from '../audit/audit.service'
 import { VaultPki } from '../certificates/pki.vault'
+import { PkiFindings } from './pki-findings'
 import { VaultInventory } from './pki-inventory.vault'
 import { type PkiFinding, PkiReconciler } from './pki-reconciler'
 import { PkiReconcilerStore } from './pki-reconciler.store'
@@ -112,6 +113,21 @@ it('many without an owner at once are held back: the database may be an older co
   expect(found.map(({ action }) => action)).toEqual(serials.map(() => 'held_back'))
   for (const serial of serials) expect(await revokedAt(serial)).toBe(0)
   for (const serial of serials) await pki.revoke(serial)
+})
+
+it('the fleet doctor is told what is open, to whom it belongs', async () => {
+  await own('77:66:56', home.device.id)
+  const source = new PkiFindings(reconciler(0))
+  const ours = await source.find([home.organization.id])
+  expect(ours).toContainEqual(
+    expect.objectContaining({
+      code: 'certificate_missing_in_vault',
+      severity: 'warning',
+      organizationId: home.organization.id,
+      subject: { kind: 'certificate', id: '77:66:56', name: null },
+    }),
+  )
+  expect((await source.find([])).map(({ organizationId }) => organizationId)).not.toContain(home.organization.id)
 })
 
 it('is counted, and says when it was', async () => {
