@@ -1,16 +1,23 @@
+import { CA_HELP, ca } from './command-ca'
 import { DOCTOR_HELP, doctor } from './command-doctor'
 import { INIT_HELP, init } from './command-init'
 import { START_HELP, start } from './command-start'
 import { STOP_HELP, stop } from './command-stop'
 import { StackProblem } from './problem'
 
-const COMMANDS: Readonly<Record<string, (args: readonly string[]) => Promise<number>>> = { start, init, stop, doctor }
+const COMMANDS: Readonly<Record<string, (args: readonly string[]) => Promise<number>>> = {
+  start,
+  init,
+  stop,
+  doctor,
+  ca,
+}
 
 async function main(): Promise<number> {
   const [name = 'start', ...args] = process.argv.slice(2)
   const command = COMMANDS[name]
   if (command) return command(args)
-  process.stdout.write([START_HELP, INIT_HELP, STOP_HELP, DOCTOR_HELP].join('\n'))
+  process.stdout.write([START_HELP, INIT_HELP, STOP_HELP, DOCTOR_HELP, CA_HELP].join('\n'))
   return name === '--help' || name === 'help' ? 0 : 1
 }
 
