@@ -10,6 +10,8 @@ const technicalName = z
     /^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}$/,
     'must be 1 to 64 characters of A-Z a-z 0-9 _ . : -, the first a letter, digit or _',
   )
+  // A map in JavaScript takes it for something else: no report could ever name it (see the listener's report rules).
+  .refine((name) => name !== '__proto__', 'must not be __proto__')
 
 export const newMetric = z
   .object({
