@@ -49,7 +49,7 @@ export class SimulatedDevice {
   private readonly timers: NodeJS.Timeout[] = []
   private readonly log: (line: string) => void
   // The clock, so that a device that starts again does not count from where it has been.
-  private sequence = Date.now()
+  private sequence = Date.now() * 1_000
   private counts = { made: 0, acknowledged: 0, committed: 0, refused: 0, renewed: 0 }
   private readonly renewal: Renewal
 

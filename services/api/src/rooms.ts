@@ -37,7 +37,7 @@ import { statusRpc } from './features/devices/status.rpc'
 import { StatusService } from './features/devices/status.service'
 import { StatusStore } from './features/devices/status.store'
 import { DirectoryFeed } from './features/directory/directory.feed'
-import { directoryRpc } from './features/directory/directory.rpc'
+import { createFeedMetrics, directoryRpc } from './features/directory/directory.rpc'
 import { DirectoryStore } from './features/directory/directory.store'
 import { enrollmentRoutes } from './features/enrollment/enrollment.routes'
 import { EnrollmentService } from './features/enrollment/enrollment.service'
@@ -160,7 +160,11 @@ export function dataRooms(
       { definition: CommandServiceService, implementation: commandsRpc(commands) },
       {
         definition: DirectoryServiceService,
-        implementation: directoryRpc(feed, { logger, signal: stopping.signal }),
+        implementation: directoryRpc(feed, {
+          logger,
+          signal: stopping.signal,
+          metrics: createFeedMetrics(context.metrics),
+        }),
       },
       { definition: AdmissionServiceService, implementation: admissionsRpc(admissions) },
     ],

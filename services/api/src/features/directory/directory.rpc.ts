@@ -5,6 +5,7 @@ import type {
   WatchDirectoryResponse,
 } from '@ares/proto/directory/v1/directory'
 import { type ServerWritableStream, status } from '@grpc/grpc-js'
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import { isDatabaseAway } from '../../database/faults'
 import type { DirectoryFeed } from './directory.feed'
 
@@ -14,6 +15,33 @@ export interface DirectoryRpcOptions {
   readonly slowAfterMs?: number
   /** Aborted when the service stops: streams end, and the watchers go elsewhere or come back. */
   readonly signal?: AbortSignal
+  readonly metrics?: FeedMetrics
+}
+
+export type FeedMetrics = ReturnType<typeof createFeedMetrics>
+
+/** What api counts of the feed. */
+export function createFeedMetrics(registry: Registry) {
+  const registers = [registry]
+  return {
+    watchers: new Gauge({
+      name: 'ares_api_directory_watchers',
+      help: 'Authorizers that follow the directory',
+      registers,
+    }),
+    events: new Counter({
+      name: 'ares_api_directory_events_total',
+      help: 'Events that were sent to authorizers, by kind',
+      labelNames: ['kind'] as const,
+      registers,
+    }),
+    sendSeconds: new Histogram({
+      name: 'ares_api_directory_send_seconds',
+      help: 'How long an event waited for a watcher that reads slowly',
+      buckets: [0.001, 0.01, 0.1, 0.5, 1, 5, 10, 30],
+      registers,
+    }),
+  }
 }
 
 type Call = ServerWritableStream<WatchDirectoryRequest, WatchDirectoryResponse>
@@ -26,8 +54,16 @@ export const directoryRpc = (feed: DirectoryFeed, options: DirectoryRpcOptions):
     call.once('close', () => left.abort())
     call.once('error', () => left.abort())
     const signal = options.signal ? AbortSignal.any([left.signal, options.signal]) : left.signal
-    const send = (event: WatchDirectoryResponse) => sendWithRoom(call, event, signal, options.slowAfterMs ?? 30_000)
-    feed.watch(call.request, { send, signal }).then(
+    const { metrics } = options
+    const send = async (event: WatchDirectoryResponse) => {
+      const done = metrics?.sendSeconds.startTimer()
+      await sendWithRoom(call, event, signal, options.slowAfterMs ?? 30_000)
+      done?.()
+      metrics?.events.inc({ kind: event.event?.$case ?? 'none' })
+    }
+    metrics?.watchers.inc()
+    const watching = feed.watch(call.request, { send, signal }).finally(() => metrics?.watchers.dec())
+    watching.then(
       () => end(call, left.signal, { code: status.UNAVAILABLE, details: 'api is stopping' }),
       (error) => {
         if (!left.signal.aborted) options.logger.warn('a watch of the directory ended', { error: String(error) })

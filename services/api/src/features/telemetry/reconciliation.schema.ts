@@ -38,7 +38,7 @@ export const reconciliation = z
     totals: z.object(counts).meta({ description: 'Of the whole window, not of the page.' }),
     items: z.array(reconciledHour).meta({ description: 'The newest hour first.' }),
     gaps: z.array(sequenceGap).meta({
-      description: `At most ${MAX_GAPS}, the highest numbers first; on the first page only. Days of receipt (UTC) that the window touches; what came in later fills a gap.`,
+      description: `At most ${MAX_GAPS}, the highest numbers first; on the first page only. Days of receipt (UTC) that the window touches; what came in later fills a gap. A step of more than 100,000 is a counter that began anew, and no gap.`,
     }),
     nextCursor: z.string().nullable().meta({ description: 'Give it as `cursor` for the next page; null: the end.' }),
   })

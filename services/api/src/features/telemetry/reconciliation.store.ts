@@ -80,6 +80,9 @@ const TOTALS = `
     FROM telemetry_counts_now
    WHERE device_id IN (${SCOPE}) AND hour >= $4 AND hour < $5`
 
+/** A larger step is a counter that began anew, see the device guide. */
+const LARGEST_GAP = 100_000
+
 // What is missing between the lowest and the highest number of the window's days, and did not come later either.
 const GAPS = `
   WITH scope AS MATERIALIZED (${SCOPE}), bounds AS (
@@ -102,6 +105,6 @@ const GAPS = `
   SELECT device_id AS "deviceId", lower(gap)::float8 AS first, (upper(gap) - 1)::float8 AS last,
          (upper(gap) - lower(gap))::float8 AS missing
     FROM ranges, unnest(int8multirange(range_merge(inside)) - all_of_them) AS gap
-   WHERE inside IS NOT NULL
+   WHERE inside IS NOT NULL AND upper(gap) - lower(gap) <= ${LARGEST_GAP}
    ORDER BY lower(gap) DESC, device_id
    LIMIT $6`

@@ -92,7 +92,7 @@ describe('gaps in the sequence', () => {
   const send = (...sequences: number[]) =>
     ingest(
       ...sequences.map((sequence) =>
-        reportOf(home.device.id, { temperature: 1 }, { at: Date.now() - sequence, sequence }),
+        reportOf(home.device.id, { temperature: 1 }, { at: Date.now() - (sequence % 10_000), sequence }),
       ),
     )
   const gaps = async () =>
@@ -135,6 +135,15 @@ describe('gaps in the sequence', () => {
     const found = await gaps()
     expect(found[0]).toEqual([2_997, 2_997, 1])
     expect(found.length).toBeGreaterThan(400)
+  })
+
+  it('are not seen where a counter began anew, far above', async () => {
+    await send(1, 2, 4)
+    await send(2_000_000, 2_000_001, 2_000_003)
+    expect(await gaps()).toEqual([
+      [2_000_002, 2_000_002, 1],
+      [3, 3, 1],
+    ])
   })
 
   it('count runs of numbers as one range', () => {
