@@ -13,7 +13,7 @@ Everything runs on this machine: with two cores the publishers' work is part of 
   --devices N          publishers, a connection each (default 40)
   --listeners N        1 or 2 listeners (default 1)
   --window N           unacknowledged reports a publisher (default 32)
-  --outstanding N      reports on their way to the subscriber at most: the broker's queue stays short (default 8000)
+  --outstanding N      reports on their way to the subscriber at most: the broker's queue stays short (default 12000)
   --broker URL         mqtt:// or mqtts:// of any broker without our webhooks, for publishers and subscriber alike.
                        For mosquitto: allow_anonymous true, max_inflight_messages 0, max_queued_messages 0
   --emqx COMMAND       run a real EMQX in the embedded broker's place, as npm start does
@@ -46,7 +46,7 @@ export function readIngestOptions(args: readonly string[]): IngestOptions | unde
       devices: { ...text, default: '40' },
       listeners: { ...text, default: '1' },
       window: { ...text, default: '32' },
-      outstanding: { ...text, default: '8000' },
+      outstanding: { ...text, default: '12000' },
       broker: text,
       emqx: text,
       profile: text,

@@ -49,7 +49,18 @@ export function checkMetricName(name: string): void {
   }
 }
 
-const isName = (name: string): boolean => name.length >= 1 && name.length <= MAX_NAME_LENGTH && isStorable(name)
+const isName = (name: string): boolean =>
+  goodNames.has(name) || (name.length >= 1 && name.length <= MAX_NAME_LENGTH && isStorable(name) && remember(name))
+
+/** The names of metrics and components come again with each report, and to look at each sign of them costs more. */
+const goodNames = new Set<string>()
+const MAX_GOOD_NAMES = 10_000
+
+function remember(name: string): true {
+  if (goodNames.size >= MAX_GOOD_NAMES) goodNames.clear()
+  goodNames.add(name)
+  return true
+}
 
 /** @throws Unreadable for a value that cannot be stored */
 export function metricValue(value: unknown, name: string): MetricValue {
