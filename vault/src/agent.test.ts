@@ -4,7 +4,15 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createLogger, createVaultClient, credentialsFrom, Health, newKeyAndCsr, type VaultClient } from '@ares/chassis'
+import {
+  createLogger,
+  createMetrics,
+  createVaultClient,
+  credentialsFrom,
+  Health,
+  newKeyAndCsr,
+  type VaultClient,
+} from '@ares/chassis'
 import { replaceFile } from './file-replacement'
 import {
   agentCredentialsFromBootstrap,
@@ -20,6 +28,7 @@ let dir: string
 let agent: VaultAgent
 let nobody: VaultClient
 const health = new Health()
+const metrics = createMetrics('vault-agent')
 let log = ''
 const at = (...names: string[]) => path.join(dir, ...names)
 
@@ -47,6 +56,7 @@ beforeAll(async () => {
     renewEveryMs: 50,
     logger: createLogger({ service: 'vault-agent', stream }),
     health,
+    metrics,
   })
 }, 60_000)
 
@@ -93,6 +103,11 @@ it('does not take the credential of one service for that of another', async () =
   const { wrapToken } = await issueWrappedSecretId(vault.adminClient, 'authorizer')
   await replaceFile(at('listener-2', 'wrapped-secret-id'), wrapToken, { mode: 0o400 })
   await until(async () => (await read('listener-2', 'wrapped-secret-id')) !== wrapToken)
+  await until(async () => log.includes('ALARM: a credential of another role'))
+  const counted = await metrics.metrics()
+  expect(counted).toMatch(/ares_credentials_delivered_total\{service="listener",reason="foreign"[^}]*\} 1/)
+  // One for each login that this test made as api.
+  expect(counted).toMatch(/ares_credentials_delivered_total\{service="api",reason="opened"[^}]*\} 3/)
 })
 
 it('goes on with a new login when its token is gone', async () => {

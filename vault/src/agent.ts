@@ -12,6 +12,7 @@ import {
   VaultError,
   VaultSession,
 } from '@ares/chassis'
+import { Counter, type Registry } from 'prom-client'
 import { ensureBrokerCertificate } from './broker-certificate'
 import { CertsVolume } from './certs-volume'
 import { CredentialDeliverer, type CredentialTarget } from './credential-deliverer'
@@ -55,11 +56,13 @@ export class VaultAgent {
     private readonly session: VaultSession,
     private readonly metrics: IdentityMetrics,
     private readonly health: Health,
+    private readonly delivered: ReturnType<typeof deliveryCounter>,
   ) {}
 
   /** Logs in and begins; waits up to a minute for a Vault that is not there yet. @throws when the login is refused */
   static async start(options: VaultAgentOptions): Promise<VaultAgent> {
-    const metrics = identityMetrics(options.metrics ?? createMetrics('vault-agent'))
+    const registry = options.metrics ?? createMetrics('vault-agent')
+    const metrics = identityMetrics(registry)
     const health = options.health ?? new Health()
     const vault = createVaultClient({
       address: options.address,
@@ -68,7 +71,7 @@ export class VaultAgent {
     })
     try {
       const session = await VaultSession.open({ ...options, vault, metrics, health })
-      const agent = new VaultAgent(options, vault, session, metrics, health)
+      const agent = new VaultAgent(options, vault, session, metrics, health, deliveryCounter(registry))
       agent.begin()
       return agent
     } catch (error) {
@@ -110,7 +113,15 @@ export class VaultAgent {
   }
 
   private async deliver(deliverer: CredentialDeliverer): Promise<void> {
-    for (const target of await deliverer.deliver()) this.options.logger.info('credentials delivered', { target })
+    for (const delivery of await deliverer.deliver()) {
+      const { service, reason } = delivery
+      this.delivered.inc({ service, reason })
+      if (reason === 'foreign') {
+        this.options.logger.error('ALARM: a credential of another role lay in place of the one delivered', {
+          ...delivery,
+        })
+      } else this.options.logger.info('credentials delivered', { ...delivery })
+    }
   }
 
   /** Does the work every so often until the agent stops; after a fault sooner, with growing waits. */
@@ -134,3 +145,11 @@ export class VaultAgent {
     }
   }
 }
+
+const deliveryCounter = (registry: Registry) =>
+  new Counter({
+    name: 'ares_credentials_delivered_total',
+    help: 'Credentials delivered to services, by why; more that were opened than a service had logins: somebody else did',
+    labelNames: ['service', 'reason'] as const,
+    registers: [registry],
+  })

@@ -13,6 +13,18 @@ export interface CredentialTarget {
   readonly uid?: number
 }
 
+/**
+ * `opened`: by the service at its login, so there are as many of these as logins; one more means that somebody else did.
+ * `foreign`: somebody put a credential of another role there.
+ */
+export type DeliveryReason = 'missing' | 'opened' | 'old' | 'foreign'
+
+export interface Delivery {
+  readonly service: ServiceName
+  readonly directory: string
+  readonly reason: DeliveryReason
+}
+
 const ROLE_ID = 'role-id'
 const WRAPPED_SECRET_ID = 'wrapped-secret-id'
 
@@ -29,33 +41,35 @@ export class CredentialDeliverer {
 
   /**
    * Looks at each target once and replaces what has been used up, has run out of half its time, or is not there.
-   * @returns the services that got a new one
+   * @returns what was delivered, and why
    */
-  async deliver(): Promise<ServiceName[]> {
-    const delivered: ServiceName[] = []
+  async deliver(): Promise<Delivery[]> {
+    const delivered: Delivery[] = []
     for (const target of this.targets) {
-      if (await this.isFresh(target)) continue
+      const reason = await this.wantsNew(target)
+      if (!reason) continue
       const credential = await issueWrappedSecretId(this.vault, target.service, this.wrapTtl)
       await mkdir(target.directory, { recursive: true })
       const access = { mode: 0o400, uid: target.uid }
       await replaceFile(path.join(target.directory, ROLE_ID), credential.roleId, access)
       await replaceFile(path.join(target.directory, WRAPPED_SECRET_ID), credential.wrapToken, access)
-      delivered.push(target.service)
+      delivered.push({ service: target.service, directory: target.directory, reason })
     }
     return delivered
   }
 
-  private async isFresh({ service, directory }: CredentialTarget): Promise<boolean> {
+  private async wantsNew({ service, directory }: CredentialTarget): Promise<DeliveryReason | undefined> {
     const file = path.join(directory, WRAPPED_SECRET_ID)
     try {
       const [token, { mtimeMs }] = await Promise.all([readFile(file, 'utf8'), stat(file)])
       // Looking does not use it up; a token that was opened is unknown to Vault.
       const { creationPath, creationTtlSeconds } = await this.vault.wrappingLookup(token.trim())
       const halfLifeMs = (creationTtlSeconds * 1_000) / 2
-      return creationPath === `auth/approle/role/${service}/secret-id` && Date.now() - mtimeMs < halfLifeMs
+      if (creationPath !== `auth/approle/role/${service}/secret-id`) return 'foreign'
+      return Date.now() - mtimeMs < halfLifeMs ? undefined : 'old'
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
-      if (error instanceof VaultError && error.code === 'rejected') return false
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 'missing'
+      if (error instanceof VaultError && error.code === 'rejected') return 'opened'
       throw error
     }
   }

@@ -71,6 +71,7 @@ describe('the log', () => {
     const secrets = [
       keyPem.split('\n')[1] ?? '',
       's.AbCdEfGhIjKlMnOpQrStUvWx',
+      'ares_enroll_0bZ3f-kQ2xV7pN_w1LrT5yHc8mD4sJ6uA9eG',
       'hvs.CAESIJ0123456789abcdefghijklmnop',
       'eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJlLWhlcmU',
       'hunter22',

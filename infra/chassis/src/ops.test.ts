@@ -24,7 +24,19 @@ describe('the ops endpoint', () => {
     expect(answer.status).toBe(200)
     expect(await answer.json()).toEqual({
       ok: true,
+      degraded: false,
       checks: { broker: { ok: true }, directory: { ok: true, detail: 'version 7' } },
+    })
+  })
+
+  it('is ready and says that somebody should look when a check is degraded', async () => {
+    health.check('vault', () => ({ ok: true, degraded: true, detail: 'sealed' }))
+    const answer = await get('/health/ready')
+    expect(answer.status).toBe(200)
+    expect(await answer.json()).toMatchObject({
+      ok: true,
+      degraded: true,
+      checks: { vault: { ok: true, degraded: true, detail: 'sealed' } },
     })
   })
 
