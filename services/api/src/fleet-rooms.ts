@@ -25,8 +25,7 @@ export function fleetRooms(
     new CaFindings(given.caPem),
     ...(given.sources ?? []),
   ]
-  const memberships = async (userId: string) =>
-    (await prisma.membership.findMany({ where: { userId } })).map(({ organizationId }) => organizationId)
+  const memberships = (userId: string) => prisma.membership.findMany({ where: { userId } })
   return {
     routes: fleetRoutes(new FleetService(sources, memberships, logger)),
     rpc: [],

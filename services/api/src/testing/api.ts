@@ -56,7 +56,7 @@ export async function startTestApi(
     readonly directory?: DirectoryReach
     readonly clients?: BrokerClients
     /** For the fleet doctor. */
-    readonly caPem?: string
+    readonly caPem?: () => string
   } = {},
 ): Promise<TestApi> {
   const database = await createTestDatabase()
@@ -66,8 +66,8 @@ export async function startTestApi(
   const data = dataRooms(context, NO_IDENTITY)
   const { pki = NO_PKI, broker = NO_BROKER, directory = NO_AUTHORIZERS } = options
   const revocation = revocationRooms(context, { pki, broker, directory })
-  const { clients = NO_CLIENTS, caPem = '' } = options
-  const fleet = fleetRooms(context, { broker: clients, caPem: () => caPem })
+  const { clients = NO_CLIENTS, caPem = () => '' } = options
+  const fleet = fleetRooms(context, { broker: clients, caPem })
   await people.start()
   await data.start()
   await revocation.start()

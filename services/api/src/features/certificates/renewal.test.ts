@@ -1,7 +1,7 @@
-import { createSign, X509Certificate } from 'node:crypto'
+import { createSign, KeyObject, sign as signWith, webcrypto, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createLogger, newKeyAndCsr, type VaultClient } from '@ares/chassis'
+import { createLogger, newKeyAndCsr, type VaultClient, x509 } from '@ares/chassis'
 import { deviceCommonName } from '@ares/proto'
 import type { RenewCertificateRequest, RenewCertificateResponse } from '@ares/proto/devices/v1/devices'
 import { startTestVault, type TestVault } from '@ares/vault'
@@ -222,6 +222,41 @@ describe('renewal', () => {
       expect(new X509Certificate(body.certificate).subject).toBe(`CN=${deviceCommonName(device.id)}`)
       expect((await rows(device.id))[1]).toMatchObject({ serial: body.serial, supersedes: serial })
     })
+
+    it.each(['rsa', 'ed25519'] as const)('takes the signature of a key of the kind %s', async (kind) => {
+      const device = await agedDevice(`Proof ${kind}`)
+      const csr = await csrOf(device.id)
+      const current = await certificateWith(kind, device.id)
+      const sign = (text: string) =>
+        signWith(kind === 'ed25519' ? null : 'sha256', Buffer.from(text), current.key).toString('base64')
+      const { serial } = current
+      expect((await post(device.id, { csr, serial, signature: sign(`${csr}x`) })).status).toBe(403)
+      expect((await post(device.id, { csr, serial, signature: sign(csr) })).status).toBe(201)
+    })
+
+    /** Gives the device a certificate for a key of this kind. */
+    async function certificateWith(kind: 'rsa' | 'ed25519', id: string) {
+      const algorithm =
+        kind === 'rsa'
+          ? {
+              name: 'RSASSA-PKCS1-v1_5',
+              hash: 'SHA-256',
+              modulusLength: 2048,
+              publicExponent: new Uint8Array([1, 0, 1]),
+            }
+          : { name: 'Ed25519' }
+      const keys = (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair
+      const request = await x509.Pkcs10CertificateRequestGenerator.create({
+        name: [{ CN: [deviceCommonName(id)] }],
+        keys,
+        signingAlgorithm: algorithm,
+      })
+      const body = { csr: request.toString('pem') }
+      const issued = await api.call('post', `/devices/${id}/certificates`, { token: home.owner.token, body })
+      expect(issued.status).toBe(201)
+      await age(issued.body.serial)
+      return { serial: issued.body.serial as string, key: KeyObject.from(keys.privateKey) }
+    }
 
     it('tells nothing apart: unknown device, unknown serial, wrong key, revoked', async () => {
       const device = await agedDevice('No proof')

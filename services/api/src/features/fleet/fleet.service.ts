@@ -1,4 +1,5 @@
 import type { Logger } from '@ares/chassis'
+import type { Role } from '../../generated/prisma/enums'
 import type { Finding, FindingSource, Severity } from './findings'
 
 export interface Diagnosis {
@@ -9,19 +10,27 @@ export interface Diagnosis {
   readonly skipped: ReadonlyArray<{ readonly check: string; readonly why: string }>
 }
 
+export interface Membership {
+  readonly organizationId: string
+  readonly role: Role
+}
+
 /** The fleet doctor. */
 export class FleetService {
   constructor(
     private readonly sources: readonly FindingSource[],
-    private readonly memberships: (userId: string) => Promise<string[]>,
+    private readonly memberships: (userId: string) => Promise<readonly Membership[]>,
     private readonly logger: Logger,
   ) {}
 
-  /** What is wrong in the organizations of a person, and in the house.
+  /** What is wrong in the organizations of a person; for owners, also what is wrong with the house.
    *  @param organizationId only this one; one that is not the person's shows nothing of it */
   async diagnose(userId: string, organizationId?: string): Promise<Diagnosis> {
     const own = await this.memberships(userId)
-    const ids = organizationId === undefined ? own : own.filter((id) => id === organizationId)
+    const isOwner = own.some(({ role }) => role === 'owner')
+    const ids = own
+      .map((one) => one.organizationId)
+      .filter((id) => organizationId === undefined || id === organizationId)
     const skipped: Array<{ check: string; why: string }> = []
     const lists = await Promise.all(
       this.sources.map(async (source) => {
@@ -34,7 +43,8 @@ export class FleetService {
         }
       }),
     )
-    const items = lists.flat().sort((a, b) => RANK[a.severity] - RANK[b.severity] || a.code.localeCompare(b.code))
+    const visible = lists.flat().filter((finding) => finding.organizationId !== null || isOwner)
+    const items = visible.sort((a, b) => RANK[a.severity] - RANK[b.severity] || a.code.localeCompare(b.code))
     return { checkedAt: new Date(), items, skipped }
   }
 }

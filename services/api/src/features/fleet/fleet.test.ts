@@ -1,5 +1,5 @@
 import { TestAuthority } from '@ares/chassis/testing'
-import { furnish, startTestApi, type TestApi } from '../../testing/api'
+import { addMember, furnish, startTestApi, type TestApi } from '../../testing/api'
 import { CaFindings } from './ca-findings'
 
 const DAY_MS = 24 * 3_600_000
@@ -10,9 +10,12 @@ describe('the fleet doctor', () => {
   /** What the broker says of a client. */
   const connected = new Map<string, Date>()
   let brokerIsAway = false
+  /** The CAs of the house. */
+  let caPem = ''
 
   beforeAll(async () => {
     api = await startTestApi({
+      caPem: () => caPem,
       clients: {
         async call(_method, path) {
           if (brokerIsAway) throw new Error('The broker cannot be managed now.')
@@ -28,6 +31,7 @@ describe('the fleet doctor', () => {
   afterAll(() => api?.stop())
   afterEach(async () => {
     brokerIsAway = false
+    caPem = ''
     connected.clear()
     const { pool } = api.context.database
     await pool.query('DELETE FROM certificates')
@@ -164,6 +168,14 @@ describe('the fleet doctor', () => {
     await certificate(-3, 27, { state: 'revoked', revokedAt: inDays(-1) })
     brokerIsAway = true
     expect((await diagnose()).skipped).toEqual([{ check: 'broker', why: 'The broker cannot be managed now.' }])
+  })
+
+  it('shows what is wrong with the house to owners alone', async () => {
+    await seen()
+    caPem = (await TestAuthority.create()).caPem // it ends tomorrow
+    expect(new Set(await codes())).toEqual(new Set(['ca_ends_soon']))
+    const viewer = await addMember(api, home.organization.id, 'viewer')
+    expect((await diagnose(viewer.token)).items).toEqual([])
   })
 
   it('shows a stranger nothing, also when he names the organization', async () => {
