@@ -115,10 +115,10 @@ const unavailable = (why: string, cause?: unknown): DomainError =>
 
 /** fetch says "fetch failed" and hides the reason. */
 function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  const { cause } = error
-  if (cause instanceof Error && 'code' in cause) return String(cause.code)
-  return error.name === 'TimeoutError' ? 'it does not answer in time' : error.message
+  const { name, message, cause } = error as Partial<Error>
+  const { code } = (cause ?? {}) as { code?: unknown }
+  if (typeof code === 'string') return code
+  return name === 'TimeoutError' ? 'it does not answer in time' : (message ?? String(error))
 }
 
 function parsed(text: string): unknown {
