@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { extname, join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 
 /** A process of a benchmark that we tell what to do, and that answers. It ends when we end. */
 export class BenchProcess<Order, News extends { readonly type: string }> {
@@ -23,11 +24,14 @@ export class BenchProcess<Order, News extends { readonly type: string }> {
 
   /** Runs a file of this folder. @param folder of the caller @param file without its extension */
   static start<Order, News extends { readonly type: string }>(folder: string, file: string): BenchProcess<Order, News> {
-    const path = join(folder, `${file}${extname(__filename)}`)
-    return new BenchProcess(
-      file,
-      fork(path, { execArgv: process.execArgv, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] }),
-    )
+    const extension = extname(__filename)
+    const child = fork(join(folder, `${file}${extension}`), {
+      // Not our own flags: under jest they do not say how TypeScript is run.
+      execArgv:
+        extension === '.ts' ? ['--conditions=source', `--import=${pathToFileURL(require.resolve('tsx')).href}`] : [],
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    })
+    return new BenchProcess(file, child)
   }
 
   get pid(): number {
