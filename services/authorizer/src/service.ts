@@ -15,6 +15,7 @@ import { JournalSender } from './journal/journal-sender'
 import { DirectoryWatcher } from './replica/directory-watcher'
 import { Admission } from './webhook/admission'
 import { RefusalLog } from './webhook/refusal-log'
+import { RepeatedRefusals } from './webhook/repeated-refusals'
 import { WebhookServer } from './webhook/webhook-server'
 
 export type { AuthorizerConfig } from './config'
@@ -68,12 +69,15 @@ export class AuthorizerService {
     health.check('directory', () => this.directoryCheck())
     this.ops = await startOpsServer({ bind: config.opsBind, health, metrics: registry, logger })
     const whenOld = config.refuseWhenOld ? { refuseWhenOlderThanMs: config.directoryOldAfterMs } : {}
+    const repeated = new RepeatedRefusals()
+    metrics.watchRepeated(repeated)
     const admission = new Admission({
       replica,
       metrics,
       logger,
       refusals: this.refusals,
       journal,
+      repeated,
       rules: { certificates: this.certificates, ...whenOld },
     })
     this.webhooks = await WebhookServer.start({

@@ -13,7 +13,11 @@ export class AdmissionMetrics {
   private readonly tallies = new Map<string, { readonly labels: Record<string, string>; count: number }>()
   private untimed = 0
 
-  constructor(registry: Registry, replica: DirectoryReplica, journal: AdmissionJournal) {
+  constructor(
+    private readonly registry: Registry,
+    replica: DirectoryReplica,
+    journal: AdmissionJournal,
+  ) {
     const registers = [registry]
     const { tallies } = this
     new Counter({
@@ -96,6 +100,17 @@ export class AdmissionMetrics {
 
   audit(lines: number, result: 'stored' | 'failed' | 'dropped'): void {
     this.audited.inc({ result }, lines)
+  }
+
+  watchRepeated(repeated: { readonly fromMemory: number }): void {
+    new Gauge({
+      name: 'ares_authorizer_refused_from_memory',
+      help: 'Refusals of clients that were refused again and again, since the start; the decisions have them too.',
+      registers: [this.registry],
+      collect() {
+        this.set(repeated.fromMemory)
+      },
+    })
   }
 
   requestRefused(cause: string): void {

@@ -1,12 +1,13 @@
 import type { Logger } from '@ares/chassis'
-import { type ConnectDecision, type ConnectRules, decideConnect } from '../decision/authn'
+import { type ConnectDecision, type ConnectRequest, type ConnectRules, decideConnect } from '../decision/authn'
 import { type ActionRequest, decideAction } from '../decision/authz'
-import { type Decision, type Reason, whoOf } from '../decision/decision'
+import { type Decision, whoOf } from '../decision/decision'
 import type { AdmissionJournal } from '../journal/admission-journal'
 import type { DirectoryReplica } from '../replica/directory-replica'
 import type { AdmissionMetrics } from './admission-metrics'
 import { readAction, readConnect } from './bodies'
 import type { RefusalLog } from './refusal-log'
+import type { RepeatedRefusals } from './repeated-refusals'
 import { DENY } from './webhook-server'
 
 const ALLOW = '{"result":"allow"}'
@@ -24,6 +25,8 @@ export class Admission {
       readonly logger: Logger
       readonly refusals: RefusalLog
       readonly journal: Pick<AdmissionJournal, 'note'>
+      /** Absent: every question is decided anew. */
+      readonly repeated?: RepeatedRefusals
       /** Wall clock, milliseconds: certificates and tokens end by it. */
       readonly now?: () => number
     },
@@ -33,10 +36,10 @@ export class Admission {
 
   /** POST /mqtt/authn */
   readonly connect = (body: Buffer): string => {
-    const { replica, rules, metrics, logger, refusals, journal, now = Date.now } = this.parts
+    const { metrics, logger, refusals, journal } = this.parts
     const startedMs = performance.now()
     const request = readConnect(body)
-    const decision: ConnectDecision = request ? decideConnect(request, replica.knowledge(), now(), rules) : MALFORMED
+    const decision = request ? this.decide(request) : MALFORMED
     metrics.decided('authn', decision, startedMs)
     const allowed = decision.result === 'allow'
     const asked = { clientId: short(request?.clientid), peer: short(request?.peerhost), zone: short(request?.zone) }
@@ -51,6 +54,17 @@ export class Admission {
     }
     const acl = decision.acl === undefined ? '' : `,"acl":${decision.acl}`
     return `{"result":"allow","is_superuser":false,"expire_at":${decision.expireAt}${acl}}`
+  }
+
+  private decide(request: ConnectRequest): ConnectDecision {
+    const { replica, rules, repeated, now = Date.now } = this.parts
+    const nowMs = now()
+    const knowledge = replica.knowledge()
+    const remembered = repeated?.recall(request, knowledge?.version, nowMs)
+    if (remembered) return remembered
+    const decision = decideConnect(request, knowledge, nowMs, rules)
+    repeated?.note(request, decision, nowMs)
+    return decision
   }
 
   /** POST /mqtt/authz */
@@ -75,7 +89,7 @@ export class Admission {
   }
 }
 
-const MALFORMED = { result: 'deny', reason: 'malformed' as Reason } as const
+const MALFORMED: ConnectDecision = { result: 'deny', reason: 'malformed' }
 
 function explanation(decision: Decision): Record<string, unknown> {
   const { rule, serial, directoryVersion, directoryAgeMs } = decision
