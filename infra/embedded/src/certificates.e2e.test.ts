@@ -152,6 +152,14 @@ it('a device that asks twice at once ends with one new certificate', async () =>
   await until(() => device.stats().committed === 1)
 }, 60_000)
 
+it('the fleet doctor can look at everything: database, connections, broker, CAs, Vault', async () => {
+  const diagnosis = await api.get<{ items: Array<{ code: string; cause: string }>; skipped: object[] }>(
+    '/fleet/findings',
+  )
+  expect(diagnosis.skipped).toEqual([])
+  expect(diagnosis.items.map(({ code }) => code)).toEqual([])
+})
+
 /** What may lie on the disk, and the only places where: each is written 0600 or 0640. */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'a private key (PEM)': ['certs/emqx/emqx.key', 'vault/tls/server.key'],
