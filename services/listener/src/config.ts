@@ -47,7 +47,7 @@ export function readConfig(env: NodeJS.ProcessEnv): ListenerConfig {
       sessionExpiryMs: given.ARES_MQTT_SESSION_EXPIRY,
       receiveMaximum: given.ARES_MQTT_RECEIVE_MAXIMUM,
       maxHeldBytes: given.ARES_HELD_BYTES,
-      leaveGroup: given.ARES_LEAVE_GROUP_ON_STOP,
+      leaveGroup: LEAVE_GROUP[given.ARES_LEAVE_GROUP_ON_STOP],
     },
     batch: {
       maxItems: given.ARES_BATCH_MESSAGES,
@@ -62,6 +62,8 @@ export function readConfig(env: NodeJS.ProcessEnv): ListenerConfig {
     heldAlarmMs: given.ARES_HELD_ALARM,
   }
 }
+
+const LEAVE_GROUP = { true: true, false: false, unless_keeper: 'unless_keeper' } as const
 
 const schema = z.object({
   ...commonVariables,
@@ -82,8 +84,9 @@ const schema = z.object({
   ARES_MQTT_RECEIVE_MAXIMUM: variable.integer({ min: 1, max: 65_535 }).prefault('2000'),
   /** Payload in hand at most, in bytes; beyond it the broker is not read. */
   ARES_HELD_BYTES: variable.integer({ min: 1_048_576 }).prefault('67108864'),
-  /** false: an only listener keeps its place in the group while it is restarted, and the broker queues for it. */
-  ARES_LEAVE_GROUP_ON_STOP: variable.boolean().prefault('true'),
+  /** false: an only listener keeps its place in the group while it is restarted, and the broker queues for it.
+   *  unless_keeper: so does the one of several that api calls the keeper; the others leave. */
+  ARES_LEAVE_GROUP_ON_STOP: z.enum(['true', 'false', 'unless_keeper']).default('unless_keeper'),
   ARES_BATCH_MESSAGES: variable.integer({ min: 1, max: 5_000 }).prefault('500'),
   /** Payload of one batch in bytes. With what was read in it, a call stays below the contract's 8 MiB. */
   ARES_BATCH_BYTES: variable.integer({ min: 1_024, max: 4_194_304 }).prefault('1048576'),

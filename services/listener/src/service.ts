@@ -66,7 +66,7 @@ export class ListenerService {
   /** Takes nothing new, commits and acknowledges what is held, then leaves. */
   async stop(): Promise<void> {
     const { config, identity, api } = this.context
-    await this.session?.stop(() => this.drain(config.drainMs))
+    await this.session?.stop(() => this.drain(config.drainMs), this.load?.isKeeper)
     this.load?.stop()
     for (const sink of this.sinks) sink.stop()
     await this.servers?.grpc.stop()

@@ -41,3 +41,15 @@ it('says what is held, for how long, and how much was committed', async () => {
   const committed = () => bench.api.loads.reduce((all, load) => all + load.committed, 0)
   await waitFor(() => committed() === 30, 'it has said each committed message once')
 })
+
+it('stays in the group when it is the keeper, so that the broker queues while nobody is there', async () => {
+  const url = `mqtts://localhost:${broker.port}`
+  await bench.listener(url, { leaveGroup: 'unless_keeper' })
+  await waitFor(() => bench.api.loads.length > 0, 'it has asked api')
+  await bench.services.pop()?.stop()
+  const leaf = await ca.leaf('d1.device.ares4.internal')
+  const device = await bench.device(url, { ca: leaf.caPem, cert: leaf.chainPem, key: leaf.keyPem })
+  for (let i = 0; i < 20; i += 1) await device.publishAsync(topics.telemetry('d1'), report(i), { qos: 1 })
+  await bench.listener(url, { leaveGroup: 'unless_keeper' })
+  await waitFor(() => bench.api.committed.length >= 20, 'what was published meanwhile is committed')
+})

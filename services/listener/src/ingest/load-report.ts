@@ -32,6 +32,11 @@ export class LoadReport {
 
   constructor(private readonly parts: LoadParts) {}
 
+  /** Whether this listener is the one that never leaves the group, as far as it knows: without word of api it may be. */
+  get isKeeper(): boolean {
+    return !this.standing?.hasKeeper
+  }
+
   start(): void {
     this.timer = setInterval(() => void this.send(), this.everyMs).unref()
   }

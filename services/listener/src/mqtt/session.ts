@@ -115,20 +115,29 @@ export class MqttSession {
    * the others, or (`leaveGroup` off, for an only listener that comes back) by not looking at them. Then `drain` waits
    * until what is held is committed and acknowledged. Only if that worked the session is given up at the broker:
    * otherwise it is kept, and what is in it comes back at the next start or goes to the others when it expires.
+   * @param isKeeper this listener is the one of all that has to stay in the group (see ReportLoadResponse.has_keeper)
    */
-  async stop(drain: () => Promise<boolean>): Promise<void> {
+  async stop(drain: () => Promise<boolean>, isKeeper = false): Promise<void> {
+    const { leaveGroup } = this.settings
+    const leaves = leaveGroup === 'unless_keeper' ? !isKeeper : leaveGroup
     this.left = true
     this.stopRenewals()
     clearTimeout(this.retry)
     if (this.failure) return
-    if (this.settings.leaveGroup) await this.unsubscribe()
+    if (leaves) await this.unsubscribe()
     else this.client.turnAway()
     const drained = await drain()
-    const endSession = this.settings.leaveGroup && drained && this.version === '5'
-    const properties = endSession ? { properties: { sessionExpiryInterval: 0 } } : {}
+    const properties = this.version === '5' ? { properties: this.expiryAtEnd(leaves && drained, isKeeper) } : {}
     if (!this.client.connected) await this.client.endAsync(true)
     else await this.endWithin(END_LIMIT_MS, properties)
     if (!drained) this.parts.logger.warn('stopped with messages that are not committed; the broker still has them')
+  }
+
+  /** The keeper's session outlives the others': while nobody is there, the broker queues in it [MQTT-3.14.2-2]. */
+  private expiryAtEnd(isOver: boolean, isKeeper: boolean): { sessionExpiryInterval?: number } {
+    if (isOver) return { sessionExpiryInterval: 0 }
+    if (!isKeeper) return {}
+    return { sessionExpiryInterval: Math.max(KEEPER_EXPIRY_S, Math.round(this.settings.sessionExpiryMs / 1_000)) }
   }
 
   private watch(): void {
@@ -298,8 +307,8 @@ export interface MqttSettings {
   /** Messages that may be unacknowledged at once. */
   readonly receiveMaximum: number
   readonly maxHeldBytes: number
-  /** Whether stop() gives the shared subscriptions back. Off for an only listener that is restarted. */
-  readonly leaveGroup: boolean
+  /** Whether stop() gives the shared subscriptions back. false for an only listener that is restarted. */
+  readonly leaveGroup: boolean | 'unless_keeper'
   readonly keepaliveSeconds?: number
 }
 
@@ -319,6 +328,8 @@ const V3_UNACCEPTABLE_VERSION = 1
 
 const UNSUBSCRIBE_LIMIT_MS = 2_000
 const END_LIMIT_MS = 2_000
+/** As the zone of the services in emqx.conf: longer than a restart of every listener at once. */
+const KEEPER_EXPIRY_S = 90
 const REFRESH_LIMIT_MS = 5_000
 const SHORT_LIFE_MS = 2_000
 const SHORT_LIVES_TOLD = 5
