@@ -35,7 +35,8 @@ class ChaosDevice {
   private readonly record: DeviceRecord
   private connection: DeviceConnection | undefined
   private readonly sequences = new Map<number, number>()
-  private readonly beganAt = performance.now()
+  /** Set at the first tick, when every device is connected. */
+  private beganAt: number | undefined
   private made = 0
   private stopped = false
   private closed = false
@@ -76,6 +77,7 @@ class ChaosDevice {
   }
 
   tick(now: number): void {
+    this.beganAt ??= performance.now()
     const due = Math.floor(((performance.now() - this.beganAt) / 1_000) * this.rate)
     for (; !this.stopped && this.made < due; this.made++) this.record.add(this.source.next())
     this.record.overdue(now)
