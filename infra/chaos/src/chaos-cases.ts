@@ -39,6 +39,29 @@ export const CHAOS_CASES: readonly ChaosCase[] = [
       await stack.startPart('postgres')
     },
   },
+  {
+    name: 'stop-listeners',
+    what: 'both listeners stopped in good order and started again 20 s later',
+    until: 'puback',
+    strike: async ({ stack, outageMs }) => {
+      await Promise.all(LISTENERS.map((name) => stack.stopPart(name)))
+      await sleep(outageMs)
+      await Promise.all(LISTENERS.map((name) => stack.startPart(name)))
+    },
+  },
+  {
+    name: 'slow-database-link',
+    what: 'the network between api and PostgreSQL lets something through a quarter of the time',
+    until: 'puback',
+    strike: async ({ toDatabase, outageMs }) => {
+      for (const end = Date.now() + outageMs; Date.now() < end; ) {
+        toDatabase.cut('hang')
+        await sleep(90)
+        toDatabase.heal()
+        await sleep(30)
+      }
+    },
+  },
   killed('kill-postgres', 'PostgreSQL killed (-9)', 'postgres'),
   cut(
     'hang-broker-link',
