@@ -91,7 +91,7 @@ export function peopleRooms(
       ...renewalRoutes(renewals, new AttemptLimit()),
       ...enrollmentRoutes({
         tokens: new EnrollmentTokenService(prisma, audit),
-        enrollments: new EnrollmentService(prisma, certificateStore, signing, audit, logger),
+        enrollments: new EnrollmentService(prisma, signing, audit, logger),
         limit: new AttemptLimit(),
       }),
       ...auditRoutes(audit),

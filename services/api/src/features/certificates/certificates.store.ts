@@ -1,8 +1,8 @@
-import { createHash, type KeyObject, X509Certificate } from 'node:crypto'
-import { splitPem } from '@ares/chassis'
+import { X509Certificate } from 'node:crypto'
 import type { PrismaTransaction } from '../../database'
 import type { Certificate, PrismaClient } from '../../generated/prisma/client'
 import type { DeviceState } from '../../generated/prisma/enums'
+import { publicKeyHashOf } from './kept-certificate'
 import type { SignedCertificate } from './pki'
 
 export interface CertificateOwner {
@@ -73,16 +73,4 @@ async function readOwner(prisma: PrismaTransaction, id: string): Promise<Certifi
     where: { deviceId: id, kind: { not: 'certificate' }, databaseAt: null },
   })
   return { ...device, state: leaving > 0 ? 'disabled' : device.state, certificates: device._count.certificates }
-}
-
-/** SHA-256 of a public key (SubjectPublicKeyInfo), 64 lower-case hexadecimal digits. */
-export function publicKeyHashOf(key: KeyObject | Buffer): string {
-  const der = Buffer.isBuffer(key) ? key : key.export({ type: 'spki', format: 'der' })
-  return createHash('sha256').update(der).digest('hex')
-}
-
-/** A certificate as it was handed out; undefined for one that is older than the column that keeps it. */
-export function handedOut(row: Certificate): SignedCertificate | undefined {
-  const [certificatePem, ...chainPem] = splitPem(row.pem ?? '')
-  return certificatePem === undefined ? undefined : { ...row, certificatePem, chainPem }
 }

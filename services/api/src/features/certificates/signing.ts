@@ -14,7 +14,7 @@ import type { Pki, SignedCertificate } from './pki'
  */
 export class CertificateSigning {
   constructor(
-    private readonly store: Pick<CertificateStore, 'transaction'>,
+    private readonly store: Pick<CertificateStore, 'transaction' | 'insert'>,
     private readonly pki: Pki,
     private readonly logger: Logger,
   ) {}
@@ -37,6 +37,11 @@ export class CertificateSigning {
       await this.withdraw(signed.serial, error)
       throw error
     }
+  }
+
+  /** Writes down whose certificate it is, in a transaction of another room. */
+  record(tx: PrismaTransaction, deviceId: string, signed: SignedCertificate): Promise<void> {
+    return this.store.insert(tx, deviceId, signed)
   }
 
   /** Revokes what could not be written down. A commit whose answer was lost may stand: then a revoked certificate has

@@ -3,8 +3,8 @@ import { isUniqueViolation, type PrismaTransaction } from '../../database'
 import type { Device, EnrollmentToken, PrismaClient } from '../../generated/prisma/client'
 import { newId } from '../../ids'
 import type { AuditService } from '../audit/audit.service'
-import { type CertificateStore, handedOut, publicKeyHashOf } from '../certificates/certificates.store'
 import { CsrRejected, checkCsr } from '../certificates/csr'
+import { handedOut, publicKeyHashOf } from '../certificates/kept-certificate'
 import type { SignedCertificate } from '../certificates/pki'
 import type { CertificateSigning } from '../certificates/signing'
 import { recordDirectoryChange } from '../directory/directory.changes'
@@ -29,7 +29,6 @@ export interface Enrolled {
 export class EnrollmentService {
   constructor(
     private readonly prisma: PrismaClient,
-    private readonly certificates: CertificateStore,
     private readonly signing: CertificateSigning,
     private readonly audit: AuditService,
     private readonly logger: Logger,
@@ -102,7 +101,7 @@ export class EnrollmentService {
     await tx.componentInstance.createMany({
       data: supported.map(({ id, name }) => ({ deviceId, supportedComponentId: id, name })),
     })
-    await this.certificates.insert(tx, deviceId, signed)
+    await this.signing.record(tx, deviceId, signed)
     await tx.enrollment.create({
       data: { deviceId, tokenId, serialNumber, publicKeyHash, certificateSerial: signed.serial },
     })
