@@ -1,5 +1,6 @@
 import { PrismaPg } from '@prisma/adapter-pg'
 import { Pool } from 'pg'
+import { outliveBrokenConnections } from './database/ingest-pool'
 import { Prisma, PrismaClient } from './generated/prisma/client'
 import type { TransactionClient } from './generated/prisma/internal/prismaNamespace'
 
@@ -31,6 +32,7 @@ export function openDatabase(options: DatabaseOptions): Database {
   const shared = { connectionString, max: connections, connectionTimeoutMillis: 5_000, application_name: 'ares-api' }
   const pool = new Pool(shared)
   pool.on('error', onIdleError)
+  outliveBrokenConnections(pool)
   const prisma = new PrismaClient({
     adapter: new PrismaPg(shared, { onPoolError: onIdleError, onConnectionError: onIdleError }),
     // Prisma's 2 s and 5 s are too short for a machine that is busy; a statement that hangs is ended by this all the same.

@@ -21,5 +21,14 @@ export function openIngestPool(options: {
     application_name: 'ares-api-ingest',
   })
   pool.on('error', options.onIdleError ?? (() => {}))
+  outliveBrokenConnections(pool)
   return pool
+}
+
+/**
+ * The pool listens to its connections only while nobody uses them. One that is reset in use rejects its query and says
+ * `error` besides, which nobody hears: and that would be the end of the process.
+ */
+export function outliveBrokenConnections(pool: Pool): void {
+  pool.on('connect', (client) => client.on('error', () => {}))
 }
