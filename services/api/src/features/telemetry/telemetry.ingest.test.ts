@@ -286,7 +286,8 @@ describe('changes of the hardware', () => {
 })
 
 it('counts are added up once each, also by two at the same time, and what is read does not change by it', async () => {
-  for (let i = 0; i < 10; i += 1) await ingest([report({ temperature: 1 }, { at: Date.now() - i }), report({ x: 1 })])
+  const now = Date.now()
+  for (let i = 0; i < 10; i += 1) await ingest([report({ temperature: 1 }, { at: now - i }), report({ x: 1 })])
   const before = await counts()
   const folding = [1, 2].map(() => new CountFolding(pool, { logger: silent, everyMs: 60_000 }))
   await Promise.all(folding.map((one) => one.fold()))
