@@ -408,6 +408,7 @@ class Reader {
       else if (tag === TAG.timestamp.nanos) nanos = this.varint(end)
       else throw UNUSUAL
     }
+    if (nanos > 999_999_999) throw UNUSUAL
     return new Date(seconds * 1_000 + nanos / 1_000_000)
   }
 
