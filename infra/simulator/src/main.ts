@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { onShutdownSignal, runMain } from '@ares/chassis'
 import { ApiClient } from './api-client'
@@ -19,6 +19,7 @@ reports what a DHT22 in a room would say.
   --organization NAME  default "${DEMO_FLEET.organization}"
   --prefix NAME        names are NAME-01, NAME-02, ... (default "${DEMO_FLEET.prefix}")
   --renew-after PART   part of a certificate's life after which a device asks for the next one (default: 0.5 to 0.6)
+  --ready-file FILE    is written when every device had a receipt: its first report is a row
   --verbose            print what the devices see
   --help
 `
@@ -34,6 +35,7 @@ runMain('simulator', async () => {
       organization: { type: 'string', default: DEMO_FLEET.organization },
       prefix: { type: 'string', default: DEMO_FLEET.prefix },
       'renew-after': { type: 'string' },
+      'ready-file': { type: 'string' },
       verbose: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -56,8 +58,18 @@ runMain('simulator', async () => {
     log: values.verbose ? (line) => console.log(line) : undefined,
   })
   const timer = setInterval(() => console.log(JSON.stringify(simulator.stats())), 5_000)
+  const readyFile = values['ready-file']
+  const look =
+    readyFile === undefined
+      ? undefined
+      : setInterval(() => {
+          if (!simulator.everyDeviceHasAReceipt()) return
+          writeFileSync(readyFile, '')
+          clearInterval(look)
+        }, 200)
   await onShutdownSignal()
   clearInterval(timer)
+  clearInterval(look)
   await simulator.stop()
 })
 

@@ -38,6 +38,11 @@ export class Simulator {
     }
   }
 
+  /** Each device has at least one row. */
+  everyDeviceHasAReceipt(): boolean {
+    return this.devices.every((device) => device.stats().committed > 0)
+  }
+
   async stop(): Promise<void> {
     await Promise.all(this.devices.map((device) => device.stop()))
   }
