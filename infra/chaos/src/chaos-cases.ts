@@ -31,7 +31,7 @@ export const CHAOS_CASES: readonly ChaosCase[] = [
   killed('kill-listener-and-api', 'a listener and api killed (-9)', 'listener', 'api'),
   {
     name: 'stop-postgres',
-    what: 'PostgreSQL stopped and started again 20 s later',
+    what: 'PostgreSQL stopped, and started again after a while (20 s in a case of a minute)',
     until: 'puback',
     strike: async ({ stack, outageMs }) => {
       await stack.stopPart('postgres')
@@ -41,7 +41,7 @@ export const CHAOS_CASES: readonly ChaosCase[] = [
   },
   {
     name: 'stop-listeners',
-    what: 'both listeners stopped in good order and started again 20 s later',
+    what: 'both listeners stopped in good order, and started again after a while (20 s in a case of a minute)',
     until: 'puback',
     strike: async ({ stack, outageMs }) => {
       await Promise.all(LISTENERS.map((name) => stack.stopPart(name)))
@@ -112,7 +112,7 @@ function killed(name: string, what: string, ...parts: readonly PartName[]): Chao
 function cut(name: string, what: string, link: 'toBroker' | 'toDatabase', how: 'hang' | 'close'): ChaosCase {
   return {
     name,
-    what: `${what}, for half of 20 s`,
+    what: `${what}, for a while (10 s in a case of a minute)`,
     until: 'puback',
     strike: async (stage) => {
       stage[link].cut(how)

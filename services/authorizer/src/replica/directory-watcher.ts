@@ -11,7 +11,7 @@ const CONFIRM_WITHIN_MS = 2_000
 /**
  * DirectoryWatcher keeps the replica's stream open.
  *
- *   OPEN ──error | end | silence | broken──▶ WAITING (0.1 to 5 s, growing) ──▶ OPEN, from the version that is held
+ *   OPEN ──error | end | silence | broken──▶ WAITING (0.1 to 1 s, growing) ──▶ OPEN, from the version that is held
  *
  * A stream that breaks its rules twice without an event in between that fits is asked for a new snapshot.
  *
