@@ -1,11 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { closeSync, openSync, readFileSync, statSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createVaultClient } from '@ares/chassis'
+import { createVaultClient, freePort, isFree } from '@ares/chassis'
 import { openVault } from './opening'
 import { ensureServerCertificate } from './server-certificate'
 
@@ -67,8 +65,9 @@ async function start(options: VaultServerOptions): Promise<VaultServer> {
   await mkdir(at('data'), { recursive: true, mode: 0o700 })
   await refuseSecondServer(dir)
 
-  const port = await freePort(options.port ?? 0)
-  const clusterPort = await freePort(0)
+  if (options.port && !(await isFree(options.port))) throw new PortTaken(portTaken(options.port))
+  const port = options.port || (await freePort())
+  const clusterPort = await freePort()
   const tls =
     options.tls ?? (await ensureServerCertificate({ dir: at('tls'), names: ['localhost', '127.0.0.1', 'vault'] }))
   await writeFile(at('config.hcl'), configuration({ data: at('data'), port, clusterPort, ...tls }))
@@ -222,21 +221,6 @@ async function isVaultServer(pid: number, dir: string): Promise<boolean> {
 const folderInUse = (dir: string): string =>
   `Another Vault server is using ${dir}: stop it first, or choose another folder.`
 const portTaken = (port: number): string => `Port ${port} for the Vault server is taken: free it, or choose another.`
-
-/** @returns `wanted`, or any free port for 0 */
-async function freePort(wanted: number): Promise<number> {
-  const probe = createServer()
-  probe.listen(wanted, '127.0.0.1')
-  try {
-    await once(probe, 'listening')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') throw new PortTaken(portTaken(wanted))
-    throw error
-  }
-  const address = probe.address()
-  await new Promise((resolve) => probe.close(resolve))
-  return typeof address === 'object' && address ? address.port : wanted
-}
 
 async function waitUntil(holds: () => Promise<boolean>, givenUp: () => string | undefined): Promise<void> {
   const end = Date.now() + 30_000

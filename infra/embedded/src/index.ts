@@ -1,4 +1,3 @@
-export { freePort, freePorts, isFree } from './free-port'
 export type { Ports, PublicPorts } from './ports'
 export { type Postgres, type PostgresOptions, startPostgres } from './postgres'
 export { StackProblem } from './problem'

@@ -1,4 +1,4 @@
-import { freePorts, isFree } from './free-port'
+import { freePorts, isFree } from '@ares/chassis'
 import { StackProblem } from './problem'
 import type { StateFolder } from './state-folder'
 

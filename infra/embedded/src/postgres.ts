@@ -4,9 +4,9 @@ import { chownSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { freePort } from '@ares/chassis'
 import { Client } from 'pg'
 import { endIfOurs, isAlive } from './foreign-process'
-import { freePort } from './free-port'
 import { postgresBinaries, type ServerAccount, serverAccount } from './postgres-binaries'
 
 export interface PostgresOptions {

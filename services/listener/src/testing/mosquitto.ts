@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import * as net from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import type { Leaf } from '@ares/chassis'
+import { freePort, type Leaf } from '@ares/chassis'
 import { waitFor } from './wait-for'
 
 /**
@@ -66,15 +66,6 @@ export class Mosquitto {
     }
     await rm(this.folder, { recursive: true, force: true })
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as net.AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 function accepts(port: number): Promise<boolean> {
