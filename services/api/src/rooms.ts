@@ -39,6 +39,7 @@ import { StatusStore } from './features/devices/status.store'
 import { DirectoryFeed } from './features/directory/directory.feed'
 import { createFeedMetrics, directoryRpc } from './features/directory/directory.rpc'
 import { DirectoryStore } from './features/directory/directory.store'
+import { AttemptJournal } from './features/enrollment/attempt-journal'
 import { enrollmentRoutes } from './features/enrollment/enrollment.routes'
 import { EnrollmentService } from './features/enrollment/enrollment.service'
 import { EnrollmentTokenService } from './features/enrollment/enrollment-tokens.service'
@@ -69,7 +70,7 @@ export interface Rooms {
 export function peopleRooms(
   { database: { prisma, pool }, config, logger }: ApiContext,
   pki: Pki,
-  passwordCost?: PasswordCost,
+  { passwordCost, attemptsWrittenEveryMs }: { passwordCost?: PasswordCost; attemptsWrittenEveryMs?: number } = {},
 ): Rooms & { readonly authenticate: Authenticate } {
   const audit = new AuditService(prisma)
   const tokens = new AccessTokens(prisma)
@@ -82,6 +83,7 @@ export function peopleRooms(
   const renewalStore = new RenewalStore(prisma)
   const renewals = new RenewalService(certificateStore, renewalStore, signing, audit, logger)
   const retirement = new Retirement(certificateStore, renewalStore, audit, logger)
+  const attempts = new AttemptJournal(prisma, audit, logger)
   return {
     routes: [
       ...identityRoutes({ sessions, users, organizations }),
@@ -91,8 +93,7 @@ export function peopleRooms(
       ...renewalRoutes(renewals, new AttemptLimit()),
       ...enrollmentRoutes({
         tokens: new EnrollmentTokenService(prisma, audit),
-        enrollments: new EnrollmentService(prisma, signing, audit, logger),
-        limit: new AttemptLimit(),
+        enrollments: new EnrollmentService(prisma, signing, audit, attempts, new AttemptLimit(), logger),
       }),
       ...auditRoutes(audit),
     ],
@@ -117,8 +118,12 @@ export function peopleRooms(
       }
       await tokens.start()
       retirement.start()
+      attempts.start(attemptsWrittenEveryMs)
     },
-    stop: () => retirement.stop(),
+    async stop() {
+      await attempts.stop()
+      await retirement.stop()
+    },
   }
 }
 

@@ -62,9 +62,10 @@ async function answer(route: Route, request: Request, response: Response, option
   const input = {
     ...granted,
     address,
-    query: route.query ? parsed('query', route.query, request.query) : {},
-    headers: route.headers ? parsed('headers', route.headers, request.headers) : {},
-    body: route.body ? parsed('body', route.body, await jsonBody(request, response)) : undefined,
+    ...(await read(route, request, response).catch((error: unknown) => {
+      route.onUnreadable?.(address, error)
+      throw error
+    })),
     signal: closedSignal(response),
     setHeader: (name: string, value: string) => void response.setHeader(name, value),
     setStatus: (wanted: 202) => {
@@ -89,6 +90,14 @@ async function admitted(route: Route, request: Request, address: string, options
   const id = params[route.access.scope.parameter]
   if (id === undefined) throw new Error(`${route.path} has no parameter ${route.access.scope.parameter}`)
   return { actor, params, ...(await options.access.scoped(actor.id, route.access, id)) }
+}
+
+async function read(route: Route, request: Request, response: Response): Promise<object> {
+  return {
+    query: route.query ? parsed('query', route.query, request.query) : {},
+    headers: route.headers ? parsed('headers', route.headers, request.headers) : {},
+    body: route.body ? parsed('body', route.body, await jsonBody(request, response)) : undefined,
+  }
 }
 
 /** An id that cannot be one is an id that is not there. */

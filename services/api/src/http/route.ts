@@ -129,6 +129,8 @@ interface RouteSpec<
   }
   /** Problems beside the usual ones that a caller should know of: code -> when. */
   readonly problems?: Readonly<Record<string, string>>
+  /** Told of each request whose query, headers or body are not what is declared: `handle` never sees it. */
+  readonly onUnreadable?: (address: string, error: unknown) => void
   readonly handle: (
     input: RouteInput<Path, A, z.output<Query>, z.output<Headers>, z.output<Body>>,
   ) => Promise<z.input<Answer>> | z.input<Answer>
@@ -153,5 +155,6 @@ export interface Route {
     readonly accepted?: string
   }
   readonly problems?: Readonly<Record<string, string>>
+  readonly onUnreadable?: (address: string, error: unknown) => void
   readonly handle: (input: object) => unknown
 }

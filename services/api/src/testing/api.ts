@@ -62,7 +62,10 @@ export async function startTestApi(
   const database = await createTestDatabase()
   const logger = createLogger({ service: 'api', level: process.env.ARES_TEST_LOG ?? 'error' })
   const context = createContext(configFor(database.url), logger)
-  const people = peopleRooms(context, options.pki ?? NO_PKI, CHEAP)
+  const people = peopleRooms(context, options.pki ?? NO_PKI, {
+    passwordCost: CHEAP,
+    attemptsWrittenEveryMs: 100,
+  })
   const data = dataRooms(context, NO_IDENTITY)
   const { pki = NO_PKI, broker = NO_BROKER, directory = NO_AUTHORIZERS } = options
   const revocation = revocationRooms(context, { pki, broker, directory })

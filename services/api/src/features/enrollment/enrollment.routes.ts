@@ -1,6 +1,5 @@
 import { defineRoute, type Route, scoped } from '../../http/route'
 import { pageOf, pageQuery } from '../../http/shapes'
-import type { AttemptLimit } from '../certificates/attempt-limit'
 import { answerOf } from '../certificates/certificates.schema'
 import {
   enrollment,
@@ -15,10 +14,9 @@ import type { EnrollmentTokenService } from './enrollment-tokens.service'
 export interface EnrollmentServices {
   readonly tokens: EnrollmentTokenService
   readonly enrollments: EnrollmentService
-  readonly limit: AttemptLimit
 }
 
-export function enrollmentRoutes({ tokens, enrollments, limit }: EnrollmentServices): Route[] {
+export function enrollmentRoutes({ tokens, enrollments }: EnrollmentServices): Route[] {
   return [
     defineRoute({
       method: 'post',
@@ -62,6 +60,7 @@ export function enrollmentRoutes({ tokens, enrollments, limit }: EnrollmentServi
         'No login: the enrollment token is the right. Asked again with the same token, serial number and key, it gives the same answer.',
       access: 'public',
       body: newEnrollment,
+      onUnreadable: (address, error) => enrollments.noteUnreadable(address, error),
       answer: { status: 201, body: enrollment, description: 'The device and its certificate.' },
       problems: {
         enrollment_refused: 'the token is unknown, used up, expired or revoked, or not for this serial number',
@@ -71,7 +70,7 @@ export function enrollmentRoutes({ tokens, enrollments, limit }: EnrollmentServi
         pki_unavailable: 'Vault does not answer now; try again',
       },
       handle: async ({ body, address }) => {
-        const { device, components, signed } = await limit.attempt(address, () => enrollments.enroll(body, address))
+        const { device, components, signed } = await enrollments.enroll(body, address)
         const { id: deviceId, organizationId, blueprintId, name } = device
         return {
           deviceId,

@@ -1,13 +1,16 @@
 import { DomainError, type Logger } from '@ares/chassis'
 import { isUniqueViolation, type PrismaTransaction } from '../../database'
 import type { Device, EnrollmentToken, PrismaClient } from '../../generated/prisma/client'
+import { problemOf } from '../../http/problem'
 import { newId } from '../../ids'
 import type { AuditService } from '../audit/audit.service'
-import { CsrRejected, checkCsr } from '../certificates/csr'
+import type { AttemptLimit } from '../certificates/attempt-limit'
+import { checkCsr } from '../certificates/csr'
 import { handedOut, publicKeyHashOf } from '../certificates/kept-certificate'
 import type { SignedCertificate } from '../certificates/pki'
 import type { CertificateSigning } from '../certificates/signing'
 import { recordDirectoryChange } from '../directory/directory.changes'
+import type { AttemptJournal } from './attempt-journal'
 import type { NewEnrollment } from './enrollment.schema'
 import { hashOf } from './enrollment-token'
 
@@ -25,50 +28,79 @@ export interface Enrolled {
  * the organization whose token it is. A device whose answer was lost asks again with the same token, serial number and
  * key and gets the same answer, as long as the token has not expired and was not revoked: the certificate is of no use to
  * whoever has not the key, and the signature of the CSR shows the key.
+ *
+ * Every attempt is in the audit, whatever became of it. What a token let in, or its organization is to be told of, is a
+ * row at once; the rest, which anybody can cause, goes through the journal.
  */
 export class EnrollmentService {
   constructor(
     private readonly prisma: PrismaClient,
     private readonly signing: CertificateSigning,
     private readonly audit: AuditService,
+    private readonly journal: AttemptJournal,
+    private readonly limit: AttemptLimit,
     private readonly logger: Logger,
   ) {}
 
-  /** @throws CsrRejected, DomainError `enrollment_refused`, and those of Pki */
+  /** @throws CsrRejected, EnrollmentRefused, and DomainErrors of AttemptLimit and Pki */
   async enroll(request: NewEnrollment, address: string): Promise<Enrolled> {
-    const { serialNumber } = request
+    const attempt: Attempt = { serialNumber: request.serialNumber, address }
     try {
-      // First, and without a look at the token: what it says about a CSR it says to everybody.
-      const csr = await checkCsr(request.csr, serialNumber)
-      const publicKeyHash = publicKeyHashOf(csr.publicKey)
-      const admitted = await this.admit(request, publicKeyHash)
-      if ('enrolled' in admitted) return admitted.enrolled
-      const deviceId = newId()
-      const { signed, written } = await this.signing.sign(csr, deviceId, (tx, made) =>
-        this.write(tx, { deviceId, serialNumber, publicKeyHash, tokenId: admitted.token.id, address }, made),
-      )
-      return { ...written, signed }
+      return await this.limit.attempt(address, () => this.letIn(request, attempt))
     } catch (error) {
-      const attempt = error instanceof Attempt ? error : undefined
-      if (!attempt && !(error instanceof CsrRejected)) throw error
-      await this.writeRefusal(serialNumber, address, attempt ?? { reason: (error as CsrRejected).code })
-      throw attempt ? refused() : error
+      await this.writeRefusal(reasonOf(error), attempt)
+      throw error
     }
   }
 
-  /** @returns the token, or what was answered the first time. @throws Attempt */
+  /** An attempt whose body was no request at all. */
+  noteUnreadable(address: string, error: unknown): void {
+    this.journal.note({ ...REFUSED, reason: reasonOf(error), address })
+  }
+
+  private async letIn(request: NewEnrollment, attempt: Attempt): Promise<Enrolled> {
+    const { serialNumber, address } = attempt
+    // First, and without a look at the token: what it says about a CSR it says to everybody.
+    const csr = await checkCsr(request.csr, serialNumber)
+    const publicKeyHash = publicKeyHashOf(csr.publicKey)
+    const { token, enrolled } = await this.admit(request.token, publicKeyHash, attempt)
+    if (enrolled) {
+      const { organizationId, id } = enrolled.device
+      const subject = { kind: 'device', id } as const
+      const reason = 'asked_again'
+      this.journal.note({
+        action: 'device.enrollment_repeated',
+        subject,
+        organizationId,
+        reason,
+        address,
+        serialNumber,
+      })
+      return enrolled
+    }
+    const deviceId = newId()
+    const { signed, written } = await this.signing.sign(csr, deviceId, (tx, made) =>
+      this.write(tx, { deviceId, serialNumber, publicKeyHash, tokenId: token.id, address }, made),
+    )
+    return { ...written, signed }
+  }
+
+  /** @returns the token, and what was answered the first time. @throws EnrollmentRefused */
   private async admit(
-    { token, serialNumber }: NewEnrollment,
+    token: string,
     publicKeyHash: string,
-  ): Promise<{ readonly token: EnrollmentToken } | { readonly enrolled: Enrolled }> {
+    attempt: Attempt,
+  ): Promise<{ readonly token: EnrollmentToken; readonly enrolled?: Enrolled | undefined }> {
+    const { serialNumber } = attempt
     const found = await this.prisma.enrollmentToken.findUnique({
       where: { tokenHash: hashOf(token) },
       include: { enrollments: { where: { serialNumber, publicKeyHash } } },
     })
+    attempt.token = found ?? undefined
     requireOpen(found)
     const [before] = found.enrollments
     const enrolled = before && (await this.again(before.deviceId, before.certificateSerial))
-    if (enrolled) return { enrolled }
+    if (enrolled) return { token: found, enrolled }
     requireUse(found, serialNumber)
     await this.requireFree(this.prisma, found, serialNumber)
     return { token: found }
@@ -95,7 +127,7 @@ export class EnrollmentService {
     const device = await tx.device
       .create({ data: { id: deviceId, organizationId, blueprintId, name: serialNumber, serialNumber } })
       .catch((error: unknown) => {
-        throw isUniqueViolation(error) ? new Attempt('serial_number_taken', token) : error
+        throw isUniqueViolation(error) ? new EnrollmentRefused('serial_number_taken') : error
       })
     const supported = await tx.supportedComponent.findMany({ where: { blueprintId }, orderBy: { name: 'asc' } })
     await tx.componentInstance.createMany({
@@ -142,29 +174,42 @@ export class EnrollmentService {
       where: { organizationId, OR: [{ serialNumber }, { name: serialNumber }] },
       select: { id: true },
     })
-    if (taken) throw new Attempt('serial_number_taken', token)
+    if (taken) throw new EnrollmentRefused('serial_number_taken')
   }
 
-  private async writeRefusal(
-    serialNumber: string,
-    address: string,
-    { reason, token }: { readonly reason: string; readonly token?: EnrollmentToken },
-  ): Promise<void> {
+  /** Never throws: the answer is the one that was meant. */
+  private async writeRefusal(reason: string, { token, serialNumber, address }: Attempt): Promise<void> {
     this.logger.warn('an enrollment was refused', { reason, serialNumber, address })
-    await this.prisma.$transaction((tx) =>
-      this.audit.record(tx, {
-        actor: { kind: 'system' },
-        action: 'device.enrollment_refused',
-        subject: { kind: 'enrollment_token', id: token?.id ?? 'unknown' },
-        organizationId: token?.organizationId,
-        detail: { reason, serialNumber, address },
-      }),
-    )
+    const noted = { ...REFUSED, reason, serialNumber, address }
+    if (!token) return this.journal.note(noted)
+    const subject = { kind: 'enrollment_token', id: token.id } as const
+    const { organizationId } = token
+    const { action } = REFUSED
+    const detail = { reason, serialNumber, address }
+    try {
+      await this.prisma.$transaction((tx) =>
+        this.audit.record(tx, { actor: { kind: 'system' }, action, subject, organizationId, detail }),
+      )
+    } catch (error) {
+      this.logger.warn('a refused enrollment is not in the audit yet', { error: String(error) })
+      this.journal.note({ ...noted, subject, organizationId })
+    }
   }
 }
 
-/** An attempt that fails, and why: for the audit, not for who tries. */
-class Attempt extends Error {
+/** What is known of who tries. */
+interface Attempt {
+  readonly serialNumber: string
+  readonly address: string
+  /** When there is such a token, good or not. */
+  token?: EnrollmentToken | undefined
+}
+
+/** As the journal has it when there is no such token, or nobody looked. */
+const REFUSED = { action: 'device.enrollment_refused', subject: { kind: 'enrollment_token', id: 'unknown' } } as const
+
+/** The token does not let this device in. Why is for the audit: who tries hears one answer. */
+class EnrollmentRefused extends DomainError {
   constructor(
     readonly reason:
       | 'token_unknown'
@@ -173,24 +218,24 @@ class Attempt extends Error {
       | 'token_used_up'
       | 'serial_number_not_listed'
       | 'serial_number_taken',
-    readonly token?: EnrollmentToken,
   ) {
-    super(`enrollment refused: ${reason}`)
+    super('forbidden', 'enrollment_refused', 'This token does not let this device in.')
   }
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof EnrollmentRefused ? error.reason : problemOf(error, undefined).code
 }
 
 function requireOpen(token: EnrollmentToken | null): asserts token is EnrollmentToken {
-  if (!token) throw new Attempt('token_unknown')
-  if (token.revokedAt) throw new Attempt('token_revoked', token)
-  if (token.expiresAt <= new Date()) throw new Attempt('token_expired', token)
+  if (!token) throw new EnrollmentRefused('token_unknown')
+  if (token.revokedAt) throw new EnrollmentRefused('token_revoked')
+  if (token.expiresAt <= new Date()) throw new EnrollmentRefused('token_expired')
 }
 
 function requireUse(token: EnrollmentToken, serialNumber: string): void {
-  if (token.uses >= token.maximumUses) throw new Attempt('token_used_up', token)
+  if (token.uses >= token.maximumUses) throw new EnrollmentRefused('token_used_up')
   if (token.serialNumbers.length > 0 && !token.serialNumbers.includes(serialNumber)) {
-    throw new Attempt('serial_number_not_listed', token)
+    throw new EnrollmentRefused('serial_number_not_listed')
   }
 }
-
-const refused = (): DomainError =>
-  new DomainError('forbidden', 'enrollment_refused', 'This token does not let this device in.')

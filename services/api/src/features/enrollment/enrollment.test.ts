@@ -1,6 +1,7 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { newKeyAndCsr, type VaultClient } from '@ares/chassis'
 import { deviceCommonName } from '@ares/proto'
 import { startTestVault, type TestVault } from '@ares/vault'
@@ -66,6 +67,9 @@ describe('enrollment', () => {
     certificates: await prisma().certificate.count({ where: { device: { serialNumber } } }),
   })
   const lastAudit = () => prisma().audit.findFirstOrThrow({ orderBy: { id: 'desc' } })
+  /** What the journal has written of a serial number. */
+  const noted = async (serialNumber: string) =>
+    eventually(() => prisma().audit.findFirst({ where: { detail: { path: ['serialNumber'], equals: serialNumber } } }))
   const refusal = ({ status, body }: { status: number; body: { code: string; requestId: string } }) => {
     const { requestId, ...problem } = body
     return { status, problem }
@@ -134,7 +138,6 @@ describe('enrollment', () => {
     const listed = await makeToken({ serialNumbers: ['SN-OTHER'] })
     const good = await makeToken()
     const cases = [
-      ['token_unknown', 'ares_enroll_made-up', 'SN-3', null],
       ['token_used_up', usedUp.token, 'SN-3', usedUp.id],
       ['token_expired', expired.token, 'SN-3', expired.id],
       ['token_revoked', revoked.token, 'SN-3', revoked.id],
@@ -146,11 +149,18 @@ describe('enrollment', () => {
       answers.push(refusal(await enroll(token, serialNumber)))
       expect(await lastAudit()).toMatchObject({
         action: 'device.enrollment_refused',
-        subjectId: tokenId ?? 'unknown',
-        organizationId: tokenId ? home.organization.id : null,
+        subjectId: tokenId,
+        organizationId: home.organization.id,
         detail: { reason, serialNumber },
       })
     }
+    answers.push(refusal(await enroll('ares_enroll_made-up', 'SN-UNKNOWN')))
+    expect(await noted('SN-UNKNOWN')).toMatchObject({
+      action: 'device.enrollment_refused',
+      subjectId: 'unknown',
+      organizationId: null,
+      detail: { reason: 'token_unknown', count: 1 },
+    })
     for (const answer of answers) expect(answer).toEqual(answers[0])
     expect(answers[0]).toMatchObject({ status: 403, problem: { code: 'enrollment_refused' } })
     expect(await countOf('SN-3')).toEqual({ devices: 0, certificates: 0 })
@@ -163,7 +173,7 @@ describe('enrollment', () => {
       const answer = await enroll(given, 'SN-4', await csrFor('SN-5'))
       expect([answer.status, answer.body.code]).toEqual([400, 'csr_common_name_other'])
     }
-    expect(await lastAudit()).toMatchObject({ detail: { reason: 'csr_common_name_other', serialNumber: 'SN-4' } })
+    expect(await noted('SN-4')).toMatchObject({ organizationId: null, detail: { reason: 'csr_common_name_other' } })
     expect((await enroll(token, 'SN-4')).status).toBe(201)
   })
 
@@ -174,6 +184,11 @@ describe('enrollment', () => {
     const again = await enroll(token, 'SN-6', csr)
     expect(again.status).toBe(201)
     expect(again.body).toEqual(first.body)
+    const repeated = { action: 'device.enrollment_repeated', subjectId: first.body.deviceId }
+    expect(await eventually(() => prisma().audit.findFirst({ where: repeated }))).toMatchObject({
+      organizationId: home.organization.id,
+      detail: { reason: 'asked_again', serialNumber: 'SN-6' },
+    })
     expect((await enroll(token, 'SN-6')).body.code).toBe('enrollment_refused')
     expect(signed).toHaveLength(1)
     expect(await prisma().enrollmentToken.findUnique({ where: { id } })).toMatchObject({ uses: 1 })
@@ -214,6 +229,12 @@ describe('enrollment', () => {
       pool.query('ALTER TABLE audit DROP CONSTRAINT no_enrolled'),
     )
     expect(failed.status).toBe(500)
+    expect(await lastAudit()).toMatchObject({
+      action: 'device.enrollment_refused',
+      subjectId: second.id,
+      organizationId: home.organization.id,
+      detail: { reason: 'internal', serialNumber: 'SN-8' },
+    })
     expect(withdrawn).toEqual(signed)
     expect(await countOf('SN-8')).toEqual({ devices: 0, certificates: 0 })
     expect((await enroll(second.token, 'SN-8')).status).toBe(201)
@@ -228,18 +249,48 @@ describe('enrollment', () => {
   })
 })
 
-it('slows down who guesses', async () => {
+it('slows down who guesses, and has every attempt in the audit, in few rows', async () => {
   const api = await startTestApi()
   try {
     const csr = (await newKeyAndCsr('SN')).csrPem
     const codes: string[] = []
-    for (let n = 0; n < 62; n++) {
+    for (let n = 0; n < 65; n++) {
       const body = { token: `ares_enroll_${n}`, serialNumber: 'SN', csr }
       codes.push((await api.call('post', '/enrollments', { body })).body.code)
     }
     expect(codes.slice(0, 60)).toEqual(Array(60).fill('enrollment_refused'))
-    expect(codes.slice(60)).toEqual(['too_many_attempts', 'too_many_attempts'])
+    expect(codes.slice(60)).toEqual(Array(5).fill('too_many_attempts'))
+    const bodies = ['{"token":', '[]', {}, { token: 'x', serialNumber: ' ', csr }, { filler: 'x'.repeat(300_000) }]
+    for (const body of bodies) await api.call('post', '/enrollments', { body })
+    const counted = async () => {
+      const rows = await api.context.database.prisma.audit.findMany({ where: { action: 'device.enrollment_refused' } })
+      const counts = new Map<string, number>()
+      for (const { detail } of rows) {
+        const { reason, address, count } = detail as { reason: string; address: string; count: number }
+        expect(address).toBe('127.0.0.1')
+        counts.set(reason, (counts.get(reason) ?? 0) + count)
+      }
+      return Object.fromEntries(counts)
+    }
+    await eventually(async () => (await counted()).body_too_large)
+    expect(await counted()).toEqual({
+      token_unknown: 60,
+      too_many_attempts: 5,
+      invalid_json: 1,
+      invalid_request: 3,
+      body_too_large: 1,
+    })
   } finally {
     await api.stop()
   }
 })
+
+async function eventually<T>(look: () => Promise<T>, limitMs = 30_000): Promise<NonNullable<T>> {
+  const end = Date.now() + limitMs
+  for (;;) {
+    const seen = await look()
+    if (seen) return seen
+    if (Date.now() > end) throw new Error(`not within ${limitMs} ms: ${look}`)
+    await sleep(50)
+  }
+}
