@@ -1,6 +1,6 @@
+import type { TestLeaf } from '@ares/chassis/testing'
 import type { MqttClient } from 'mqtt'
 import type { HookAnswer } from '../testing/hook-server'
-import type { TestCertificate } from '../testing/test-authority'
 import { TestBroker, until } from '../testing/test-broker'
 
 /** The measured table of EMQX 5.8.9: answer of the HTTP authenticator → code of the CONNACK (MQTT 3.1.1). */
@@ -53,7 +53,7 @@ const answers: ReadonlyArray<readonly [what: string, answer: HookAnswer, code: n
 
 describe('an answer of the authenticator', () => {
   let broker: TestBroker
-  let device: TestCertificate
+  let device: TestLeaf
   beforeAll(async () => {
     broker = await TestBroker.start({
       EMQX_AUTHENTICATION__1__REQUEST_TIMEOUT: '300ms',

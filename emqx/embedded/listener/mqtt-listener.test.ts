@@ -1,8 +1,8 @@
 import { renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as tls from 'node:tls'
+import { TestAuthority, type TestLeaf } from '@ares/chassis/testing'
 import type { MqttClient } from 'mqtt'
-import { TestAuthority, type TestCertificate } from '../testing/test-authority'
 import { TestBroker, until } from '../testing/test-broker'
 
 describe('the TLS listener of the devices', () => {
@@ -13,7 +13,7 @@ describe('the TLS listener of the devices', () => {
   afterEach(() => broker.reset())
   afterAll(() => broker.stop())
 
-  const refused = async (identity: TestCertificate | undefined) => {
+  const refused = async (identity: TestLeaf | undefined) => {
     await expect(broker.connect(identity, { clientId: 'd1' })).rejects.toThrow()
     expect(broker.hooks.requests).toEqual([])
   }
@@ -30,7 +30,7 @@ describe('the TLS listener of the devices', () => {
   })
 
   test('refuses a certificate that is for servers only', async () => {
-    await refused(await broker.authority.leaf('d1', { usage: 'server' }))
+    await refused(await broker.authority.leaf('d1', { client: false }))
   })
 
   test('keeps the name that the client sends when its certificate has no CN', async () => {
@@ -84,7 +84,7 @@ describe("the broker's certificate", () => {
     const broker = await TestBroker.start()
     const device = await broker.connect(await broker.authority.leaf('d1'), { clientId: 'd1' })
     const shown = await fingerprint(broker)
-    const renewed = await broker.authority.leaf('broker.ares4.internal', { usage: 'both' })
+    const renewed = await broker.authority.leaf('broker.ares4.internal')
 
     replace(join(broker.folder, 'emqx.key'), renewed.keyPem)
     await until(
@@ -93,7 +93,7 @@ describe("the broker's certificate", () => {
     )
     expect(await fingerprint(broker)).toBe(shown)
 
-    replace(join(broker.folder, 'emqx.crt'), renewed.certPem)
+    replace(join(broker.folder, 'emqx.crt'), renewed.chainPem)
     await until(
       () => broker.logged.filter(({ message }) => message === 'certificate files taken up').length === 3,
       'all listeners have it',

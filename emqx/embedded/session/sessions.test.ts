@@ -1,12 +1,12 @@
+import type { TestLeaf } from '@ares/chassis/testing'
 import type { MqttClient } from 'mqtt'
-import type { TestCertificate } from '../testing/test-authority'
 import { TestBroker, until } from '../testing/test-broker'
 
 const SHARED = '$share/ares4-listeners/ares4/+/telemetry'
 
 describe('sessions', () => {
   let broker: TestBroker
-  let identity: TestCertificate
+  let identity: TestLeaf
   let device: MqttClient
   beforeAll(async () => {
     broker = await TestBroker.start({

@@ -2,7 +2,7 @@ import type * as http from 'node:http'
 import * as https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import type { TestAuthority } from './test-authority'
+import type { TestAuthority } from '@ares/chassis/testing'
 
 export interface HookRequest {
   readonly path: string
@@ -36,11 +36,11 @@ export class HookServer {
   private constructor(private readonly server: https.Server) {}
 
   static async start(authority: TestAuthority, port = 0): Promise<HookServer> {
-    const { certPem, keyPem } = await authority.leaf('authorizer', { usage: 'server' })
+    const { chainPem, keyPem } = await authority.leaf('authorizer', { client: false })
     const server = https.createServer({
-      cert: certPem,
+      cert: chainPem,
       key: keyPem,
-      ca: authority.pem,
+      ca: authority.caPem,
       requestCert: true,
       rejectUnauthorized: true,
     })

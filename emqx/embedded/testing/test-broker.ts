@@ -1,11 +1,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { TestAuthority, type TestLeaf } from '@ares/chassis/testing'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import { type EmbeddedBroker, startEmbeddedBroker } from '../embedded-broker'
 import type { BrokerLogger } from '../logger'
 import { HookServer } from './hook-server'
-import { TestAuthority, type TestCertificate } from './test-authority'
 
 export const API_KEY = 'ares:s3cret'
 const CONF = join(__dirname, '../../emqx.conf')
@@ -31,9 +31,9 @@ export class TestBroker {
     const hooks = await HookServer.start(authority)
     const folder = mkdtempSync(join(tmpdir(), 'embedded-broker-'))
     const files = { ca: join(folder, 'ca.crt'), cert: join(folder, 'emqx.crt'), key: join(folder, 'emqx.key') }
-    const certificate = await authority.leaf('broker.ares4.internal', { usage: 'both' })
-    writeFileSync(files.ca, authority.pem)
-    writeFileSync(files.cert, certificate.certPem)
+    const certificate = await authority.leaf('broker.ares4.internal')
+    writeFileSync(files.ca, authority.caPem)
+    writeFileSync(files.cert, certificate.chainPem)
     writeFileSync(files.key, certificate.keyPem)
     writeFileSync(join(folder, 'api-keys'), `${API_KEY}:administrator\n`)
     const logged: Record<string, unknown>[] = []
@@ -43,12 +43,12 @@ export class TestBroker {
   }
 
   /** Connects to the devices' listener, resolved when the CONNACK is there, rejected with its code otherwise. */
-  connect(identity: TestCertificate | undefined, options: Partial<IClientOptions> = {}): Promise<MqttClient> {
+  connect(identity: TestLeaf | undefined, options: Partial<IClientOptions> = {}): Promise<MqttClient> {
     return this.open(`mqtts://127.0.0.1:${this.broker.ports.devices}`, identity, options)
   }
 
   connectService(
-    identity: TestCertificate,
+    identity: TestLeaf,
     options: Partial<IClientOptions> = {},
     onConnack?: (sessionPresent: boolean) => void,
   ): Promise<MqttClient> {
@@ -94,7 +94,7 @@ export class TestBroker {
 
   private open(
     url: string,
-    identity: TestCertificate | undefined,
+    identity: TestLeaf | undefined,
     options: Partial<IClientOptions>,
     onConnack?: (sessionPresent: boolean) => void,
   ): Promise<MqttClient> {
@@ -102,8 +102,8 @@ export class TestBroker {
       protocolVersion: 4,
       reconnectPeriod: 0,
       connectTimeout: 10_000,
-      ca: this.authority.pem,
-      ...(identity ? { cert: identity.certPem, key: identity.keyPem } : {}),
+      ca: this.authority.caPem,
+      ...(identity ? { cert: identity.chainPem, key: identity.keyPem } : {}),
       ...options,
     })
     this.clients.push(client)

@@ -23,7 +23,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect } from 'node:tls'
 import { parseArgs } from 'node:util'
-import { admissionOver, startWebhooks, TestCa, type TestLeaf } from '@ares/authorizer/testing'
+import { admissionOver, startWebhooks } from '@ares/authorizer/testing'
+import { TestAuthority, type TestLeaf } from '@ares/chassis/testing'
 
 const { values } = parseArgs({
   options: {
@@ -288,10 +289,10 @@ async function loadReplica(): Promise<Record<string, number>> {
 }
 
 async function prepare(): Promise<{ setup: Setup; target: Omit<Target, 'name' | 'port' | 'cpu'> }> {
-  const ca = await TestCa.create()
-  const broker = await ca.issue('broker.ares4.internal')
+  const ca = await TestAuthority.create()
+  const broker = await ca.leaf('broker.ares4.internal')
   const leaves = await Promise.all(
-    Array.from({ length: DEVICES }, (_, i) => ca.issue(`device-${i}.device.ares4.internal`)),
+    Array.from({ length: DEVICES }, (_, i) => ca.leaf(`device-${i}.device.ares4.internal`)),
   )
   const who = (leaf: TestLeaf, i: number) => ({
     clientid: `device-${i}`,
@@ -315,7 +316,7 @@ async function prepare(): Promise<{ setup: Setup; target: Omit<Target, 'name' | 
         authn: leaves.map((leaf, i) => authnBody(leaf, i)),
         authz: leaves.map((leaf, i) => authzBody(leaf, i)),
       },
-      server: await ca.issue('authorizer.service.ares4.internal'),
+      server: await ca.leaf('authorizer.service.ares4.internal'),
       devices: leaves.map((leaf, i) => ({ id: `device-${i}`, serial: leaf.serialBytes.toString('hex') })),
       answers: { authn: `{"result":"allow","x":"${'x'.repeat(1_300)}"}`, authz: '{"result":"allow"}' },
     },

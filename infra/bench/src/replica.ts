@@ -9,7 +9,8 @@
 import { fork } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { deviceEntry, openReplica, TestApi, TestCa, TestIdentity, type TestLeaf, until } from '@ares/authorizer/testing'
+import { deviceEntry, openReplica, TestApi, until } from '@ares/authorizer/testing'
+import { TestAuthority, TestIdentity, type TestLeaf } from '@ares/chassis/testing'
 
 const { values } = parseArgs({
   options: { devices: { type: 'string', default: '1000000' }, json: { type: 'string' }, role: { type: 'string' } },
@@ -41,12 +42,12 @@ async function serveSnapshots(leaf: TestLeaf): Promise<void> {
 }
 
 async function measure(): Promise<void> {
-  const ca = await TestCa.create()
-  const leaf = await ca.issue('api.service.ares4.internal')
+  const ca = await TestAuthority.create()
+  const leaf = await ca.leaf('api.service.ares4.internal')
   const api = fork(__filename, ['--role', 'api', '--devices', String(devices)], { execArgv: process.execArgv })
   api.send(leaf)
   const port = await new Promise<number>((resolve) => api.once('message', (message) => resolve(Number(message))))
-  const own = new TestIdentity(await ca.issue('authorizer.service.ares4.internal'))
+  const own = new TestIdentity(await ca.leaf('authorizer.service.ares4.internal'))
   const emptyMb = megabytes()
   let peak = 0
   const watching = setInterval(() => {

@@ -1,9 +1,9 @@
+import { TestIdentity, type TestLeaf } from '@ares/chassis/testing'
 import { Role } from '@ares/proto/directory/v1/directory'
 import type { MqttClient } from 'mqtt'
 import { Door, inside, isCutOff, NOT_AUTHORIZED } from './testing/door'
 import { startSickServer } from './testing/sick-server'
 import { TestApi, until } from './testing/test-api'
-import { TestIdentity, type TestLeaf } from './testing/test-ca'
 import {
   change,
   deviceEntry,
@@ -40,7 +40,7 @@ beforeEach(async () => {
   leaves = Object.fromEntries(
     await Promise.all(
       [KNOWN, REVOKED, DISABLED, NEW].map(
-        async (id) => [id, await door.ca.issue(`${id}.device.ares4.internal`)] as const,
+        async (id) => [id, await door.ca.leaf(`${id}.device.ares4.internal`)] as const,
       ),
     ),
   )
@@ -126,7 +126,7 @@ it.each([
   'authorizer sick, it answers with %s: nobody comes in; who is in goes on with what was granted',
   async (_, answer) => {
     const before = await twoInside()
-    const sick = await startSickServer(await door.ca.issue('authorizer.service.ares4.internal'))
+    const sick = await startSickServer(await door.ca.leaf('authorizer.service.ares4.internal'))
     try {
       sick.answer = answer
       door.gate.turn('open', sick.port)
@@ -140,7 +140,7 @@ it.each([
 
 it('somebody else answers in its place, under a certificate of another name: nobody comes in', async () => {
   const before = await twoInside()
-  const other = await startSickServer(await door.ca.issue('listener.service.ares4.internal'))
+  const other = await startSickServer(await door.ca.leaf('listener.service.ares4.internal'))
   try {
     other.answer = { status: 200, body: '{"result":"allow","is_superuser":true}' }
     door.gate.turn('open', other.port)
@@ -186,7 +186,7 @@ it('what happened while api was away is known as soon as it is back, and the ref
   const { port } = door.api
   await door.api.stop()
   expect(await device(NEW)).toBe(NOT_AUTHORIZED)
-  const identity = new TestIdentity(await door.ca.issue('api.service.ares4.internal'))
+  const identity = new TestIdentity(await door.ca.leaf('api.service.ares4.internal'))
   door.api = await TestApi.start(identity, () => {}, port)
   await until('the stream', () => door.api.calls.length > 0)
   expect(door.api.lastCall.request).toMatchObject({ fromVersion: 1n, epoch: 'epoch-1' })

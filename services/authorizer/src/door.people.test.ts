@@ -1,7 +1,7 @@
+import type { TestLeaf } from '@ares/chassis/testing'
 import { Role } from '@ares/proto/directory/v1/directory'
 import { Door, inside, isCutOff, NOT_AUTHORIZED, type Reception } from './testing/door'
 import { until } from './testing/test-api'
-import type { TestLeaf } from './testing/test-ca'
 import { change, deviceEntry, inSeconds, TestSessions, userEntry } from './testing/test-directory'
 
 const OWN = 'd1'
@@ -13,7 +13,7 @@ const sessions = new TestSessions()
 
 beforeAll(async () => {
   door = await Door.open()
-  device = await door.ca.issue(`${OWN}.device.ares4.internal`)
+  device = await door.ca.leaf(`${OWN}.device.ares4.internal`)
   await door.startAuthorizer()
   await door.tell([
     sessions.entry(),

@@ -1,15 +1,15 @@
 import { request } from 'node:https'
 import { Writable } from 'node:stream'
 import { createLogger } from '@ares/chassis'
+import { TestAuthority, TestIdentity, type TestLeaf } from '@ares/chassis/testing'
 import { AuthorizerService } from './service'
 import { TestApi, until } from './testing/test-api'
-import { TestCa, TestIdentity, type TestLeaf } from './testing/test-ca'
 import { change, deviceEntry, revokedEntry, snapshot } from './testing/test-directory'
 
 const LOOPBACK = { host: '127.0.0.1', port: 0 }
 
 describe('the authorizer', () => {
-  let ca: TestCa
+  let ca: TestAuthority
   let broker: TestLeaf
   let device: TestLeaf
   let api: TestApi
@@ -17,10 +17,10 @@ describe('the authorizer', () => {
   const lines: Record<string, unknown>[] = []
 
   beforeAll(async () => {
-    ca = await TestCa.create()
-    broker = await ca.issue('broker.ares4.internal')
-    device = await ca.issue('d1.device.ares4.internal')
-    api = await TestApi.start(new TestIdentity(await ca.issue('api.service.ares4.internal')), () => {})
+    ca = await TestAuthority.create()
+    broker = await ca.leaf('broker.ares4.internal')
+    device = await ca.leaf('d1.device.ares4.internal')
+    api = await TestApi.start(new TestIdentity(await ca.leaf('api.service.ares4.internal')), () => {})
     const stream = new Writable({
       write(chunk, _, done) {
         for (const line of String(chunk).trim().split('\n')) lines.push(JSON.parse(line))
@@ -42,7 +42,7 @@ describe('the authorizer', () => {
         refuseWhenOld: false,
       },
       {
-        identity: new TestIdentity(await ca.issue('authorizer.service.ares4.internal')),
+        identity: new TestIdentity(await ca.leaf('authorizer.service.ares4.internal')),
         logger: createLogger({ service: 'authorizer', level: 'debug', stream }),
       },
     )

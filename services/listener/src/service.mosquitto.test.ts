@@ -1,4 +1,5 @@
 import { createGrpcClient, unary } from '@ares/chassis'
+import { TestAuthority } from '@ares/chassis/testing'
 import { topics } from '@ares/proto'
 import { CommandDeliveryServiceClient } from '@ares/proto/commands/v1/commands'
 import { Report, Result } from '@ares/proto/telemetry/v1/telemetry'
@@ -7,11 +8,10 @@ import { CountingProxy } from './testing/counting-proxy'
 import { ListenerBench, report } from './testing/listener-bench'
 import { Mosquitto } from './testing/mosquitto'
 import { commitAll, refuseBatchesWith } from './testing/test-api'
-import { TestCa } from './testing/test-identity'
 import { waitFor } from './testing/wait-for'
 
 /** MQTT 5, real shared subscriptions, mTLS: against a mosquitto of the system's packages. */
-let ca: TestCa
+let ca: TestAuthority
 let broker: Mosquitto
 let bench: ListenerBench
 let deviceUrl: string
@@ -19,7 +19,7 @@ let url: string
 let deviceTls: { ca: string; cert: string; key: string }
 
 beforeAll(async () => {
-  ca = await TestCa.create()
+  ca = await TestAuthority.create()
   broker = await Mosquitto.start(await ca.leaf('broker.ares4.internal'))
   url = `mqtts://localhost:${broker.port}`
   deviceUrl = url

@@ -6,6 +6,25 @@ import { x509 } from '../x509'
 const P256 = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 const HOUR_MS = 3_600_000
 
+/** A leaf, and how others write parts of it. */
+export interface TestLeaf extends Leaf {
+  /** As EMQX sends it: base64 of the DER. */
+  readonly der: string
+  /** Big-endian, as the directory has it. */
+  readonly serialBytes: Buffer
+}
+
+export interface LeafOptions {
+  /** The whole subject, such as `CN=first, CN=second`, where a common name is not enough. */
+  readonly subject?: string
+  /** DNS names; default: the common name and localhost */
+  readonly names?: readonly string[]
+  readonly notBefore?: Date
+  readonly notAfter?: Date
+  readonly server?: boolean
+  readonly client?: boolean
+}
+
 interface Issuer {
   readonly certificate: x509.X509Certificate
   readonly keys: CryptoKeyPair
@@ -37,17 +56,7 @@ export class TestAuthority {
     return this.intermediatePem + this.rootPem
   }
 
-  /** @param names DNS names; default: the common name and localhost */
-  async leaf(
-    commonName: string,
-    options: {
-      readonly names?: readonly string[]
-      readonly notBefore?: Date
-      readonly notAfter?: Date
-      readonly server?: boolean
-      readonly client?: boolean
-    } = {},
-  ): Promise<Leaf> {
+  async leaf(commonName: string, options: LeafOptions = {}): Promise<TestLeaf> {
     const keys = await newKeys()
     const usages = [
       ...(options.server === false ? [] : [x509.ExtendedKeyUsage.serverAuth]),
@@ -55,7 +64,7 @@ export class TestAuthority {
     ]
     const certificate = await x509.X509CertificateGenerator.create({
       serialNumber: serial(),
-      subject: [{ CN: [commonName] }],
+      subject: options.subject ?? [{ CN: [commonName] }],
       issuer: this.intermediate.certificate.subject,
       notBefore: options.notBefore ?? new Date(Date.now() - 30_000),
       notAfter: options.notAfter ?? new Date(Date.now() + HOUR_MS),
@@ -66,7 +75,10 @@ export class TestAuthority {
         new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
         new x509.ExtendedKeyUsageExtension(usages),
         new x509.SubjectAlternativeNameExtension([
-          ...(options.names ?? [commonName, 'localhost']).map((value) => ({ type: 'dns' as const, value })),
+          ...(options.names ?? [...(commonName === '' ? [] : [commonName]), 'localhost']).map((value) => ({
+            type: 'dns' as const,
+            value,
+          })),
           { type: 'ip', value: '127.0.0.1' },
         ]),
       ],
@@ -81,6 +93,8 @@ export class TestAuthority {
       notBefore: new Date(parsed.validFrom),
       notAfter: new Date(parsed.validTo),
       commonName: commonNameOf(parsed) ?? commonName,
+      der: parsed.raw.toString('base64'),
+      serialBytes: Buffer.from(certificate.serialNumber, 'hex'),
     }
   }
 
@@ -109,6 +123,9 @@ export class TestIdentity implements LeafSource {
     this.leaf = leaf
     for (const listener of this.listeners) listener(leaf)
   }
+
+  /** What a service calls when it stops. Nothing is left out of the count of those who follow. */
+  async stop(): Promise<void> {}
 
   /** How many follow this identity: 0 when everything that used it was closed. */
   get followers(): number {

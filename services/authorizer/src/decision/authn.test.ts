@@ -1,7 +1,7 @@
+import { TestAuthority, type TestLeaf } from '@ares/chassis/testing'
 import { Role } from '@ares/proto/directory/v1/directory'
 import { DirectoryTables } from '../replica/directory'
 import type { Knowledge } from '../replica/directory-replica'
-import { TestCa, type TestLeaf } from '../testing/test-ca'
 import { deviceEntry, inSeconds, revokedEntry, TestSessions, userEntry } from '../testing/test-directory'
 import { type ConnectRequest, decideConnect } from './authn'
 import { CertificateReader } from './certificate'
@@ -9,7 +9,7 @@ import type { Reason } from './decision'
 
 const D1 = 'd1.device.ares4.internal'
 
-let ca: TestCa
+let ca: TestAuthority
 let d1: TestLeaf
 let reader: CertificateReader
 let knowledge: Knowledge
@@ -17,8 +17,8 @@ const sessions = new TestSessions()
 const tables = new DirectoryTables()
 
 beforeAll(async () => {
-  ca = await TestCa.create()
-  d1 = await ca.issue(D1)
+  ca = await TestAuthority.create()
+  d1 = await ca.leaf(D1)
   reader = new CertificateReader(ca.caPem)
   tables.apply(deviceEntry('d1', [Buffer.from([9]), d1.serialBytes]))
   tables.apply(sessions.entry())
@@ -102,27 +102,27 @@ describe('a device', () => {
   })
 
   it('is refused with a good name on a certificate of another CA', async () => {
-    const foreign = await (await TestCa.create()).issue(D1)
+    const foreign = await (await TestAuthority.create()).leaf(D1)
     tables.apply(deviceEntry('d1', [d1.serialBytes, foreign.serialBytes]))
     expect(reasonFor(asDevice(foreign))).toBe('certificate_foreign')
     tables.apply(deviceEntry('d1', [d1.serialBytes]))
   })
 
   it('is refused with a certificate of ours that nobody has put down', async () => {
-    expect(reasonFor(asDevice(await ca.issue(D1)))).toBe('certificate_unknown')
+    expect(reasonFor(asDevice(await ca.leaf(D1)))).toBe('certificate_unknown')
   })
 
   it('is refused after the end of its certificate and before its beginning', async () => {
     const yesterday = new Date(Date.now() - 86_400_000)
     const tomorrow = new Date(Date.now() + 86_400_000)
-    const old = await ca.issue(D1, { notBefore: new Date(0), notAfter: yesterday })
-    const early = await ca.issue(D1, { notBefore: tomorrow, notAfter: new Date(tomorrow.getTime() + 1_000) })
+    const old = await ca.leaf(D1, { notBefore: new Date(0), notAfter: yesterday })
+    const early = await ca.leaf(D1, { notBefore: tomorrow, notAfter: new Date(tomorrow.getTime() + 1_000) })
     expect(reasonFor(asDevice(old))).toBe('certificate_expired')
     expect(reasonFor(asDevice(early))).toBe('certificate_not_yet_valid')
   })
 
   it('is refused when its certificate is revoked, even if the list of its certificates still has it', async () => {
-    const leaf = await ca.issue('d3.device.ares4.internal')
+    const leaf = await ca.leaf('d3.device.ares4.internal')
     tables.apply(deviceEntry('d3', [leaf.serialBytes]))
     expect(reasonFor(asDevice(leaf, { clientid: 'd3' }))).toBe('allowed')
     tables.apply(revokedEntry(leaf.serialBytes, 'd3'))
@@ -130,7 +130,7 @@ describe('a device', () => {
   })
 
   it('is refused when it is switched off, and when it is no more', async () => {
-    const leaf = await ca.issue('d4.device.ares4.internal')
+    const leaf = await ca.leaf('d4.device.ares4.internal')
     tables.apply(deviceEntry('d4', [leaf.serialBytes], { active: false }))
     expect(reasonFor(asDevice(leaf, { clientid: 'd4' }))).toBe('device_disabled')
     tables.apply({ entry: { $case: 'removedDeviceId', value: 'd4' } })
@@ -146,7 +146,7 @@ describe('a device', () => {
     ['a CN with a dot at its end', `CN=${D1}.`],
     ['a CN of two labels', 'CN=a.b.device.ares4.internal'],
   ])('is nobody with %s', async (_, subject) => {
-    const leaf = await ca.issue(subject)
+    const leaf = await ca.leaf('', { subject })
     const shown = subject.replace(/^CN=/, '').replace(',CN=', ',')
     expect(decide(asDevice(leaf, { cert_common_name: shown })).result).toBe('deny')
     expect(decide(asDevice(leaf, { cert_common_name: D1 })).result).toBe('deny')
@@ -157,7 +157,7 @@ describe('a service', () => {
   const LISTENER = 'listener.service.ares4.internal'
 
   it('is let in as a listener with its certificate and client id', async () => {
-    const leaf = await ca.issue(LISTENER)
+    const leaf = await ca.leaf(LISTENER)
     const request = asDevice(leaf, { clientid: 'ares4-mqtt-listener-0123abcd', zone: 'services' })
     expect(decide(request)).toMatchObject({ result: 'allow', className: 'listener', subjectId: 'listener' })
   })
@@ -174,11 +174,11 @@ describe('a service', () => {
     ['broker.ares4.internal', { clientid: 'broker' }, 'nobody'],
     ['other.service.ares4.internal', { clientid: 'ares-server-v2-0123abcd' }, 'nobody'],
   ] as const)('%s is refused with %j: %s', async (commonName, other, reason) => {
-    expect(reasonFor(asDevice(await ca.issue(commonName), { zone: 'services', ...other }))).toBe(reason)
+    expect(reasonFor(asDevice(await ca.leaf(commonName), { zone: 'services', ...other }))).toBe(reason)
   })
 
   it('is refused with a certificate of another CA', async () => {
-    const leaf = await (await TestCa.create()).issue(LISTENER)
+    const leaf = await (await TestAuthority.create()).leaf(LISTENER)
     const request = asDevice(leaf, { clientid: 'ares4-mqtt-listener-0123abcd', zone: 'services' })
     expect(reasonFor(request)).toBe('certificate_foreign')
   })
@@ -263,7 +263,7 @@ describe('knowledge', () => {
   it('of a CA that was replaced ends with it', async () => {
     const other = new CertificateReader(ca.caPem)
     expect(other.read(d1.der)?.ours).toBe(true)
-    other.trust((await TestCa.create()).caPem)
+    other.trust((await TestAuthority.create()).caPem)
     expect(other.read(d1.der)?.ours).toBe(false)
   })
 })

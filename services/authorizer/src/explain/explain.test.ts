@@ -1,10 +1,10 @@
 import { createLogger, createMetrics } from '@ares/chassis'
+import { TestAuthority, type TestLeaf } from '@ares/chassis/testing'
 import { ExplainAction, type ExplainRequest } from '@ares/proto/directory/v1/access'
 import { DeviceState, Role } from '@ares/proto/directory/v1/directory'
 import { CertificateReader } from '../decision/certificate'
 import { AdmissionJournal } from '../journal/admission-journal'
 import { DirectoryReplica } from '../replica/directory-replica'
-import { TestCa, type TestLeaf } from '../testing/test-ca'
 import { deviceEntry, inSeconds, revokedEntry, snapshot, TestSessions, userEntry } from '../testing/test-directory'
 import { Admission } from '../webhook/admission'
 import { AdmissionMetrics } from '../webhook/admission-metrics'
@@ -16,7 +16,7 @@ const { EXPLAIN_ACTION_CONNECT, EXPLAIN_ACTION_PUBLISH, EXPLAIN_ACTION_SUBSCRIBE
 const DEVICES = ['good', 'bare', 'revoked', 'disabled', 'elsewhere', 'ended', 'unknown'] as const
 const PEOPLE = ['viewer@x.org', 'operator@x.org', 'owner@x.org', 'off@x.org', 'stranger@x.org', 'nobody@x.org'] as const
 
-let ca: TestCa
+let ca: TestAuthority
 let leaves: Record<string, TestLeaf>
 const sessions = new TestSessions()
 const replica = new DirectoryReplica()
@@ -25,11 +25,11 @@ const logger = createLogger({ service: 'test', level: 'silent' })
 let admission: Admission
 
 beforeAll(async () => {
-  ca = await TestCa.create()
+  ca = await TestAuthority.create()
   const ended = { notBefore: new Date(Date.now() - 200_000), notAfter: new Date(Date.now() - 100_000) }
   leaves = Object.fromEntries(
     await Promise.all(
-      DEVICES.map(async (id) => [id, await ca.issue(`${id}.device.ares4.internal`, id === 'ended' ? ended : {})]),
+      DEVICES.map(async (id) => [id, await ca.leaf(`${id}.device.ares4.internal`, id === 'ended' ? ended : {})]),
     ),
   )
   const entries = [

@@ -1,11 +1,11 @@
 import { createGrpcClient, createLogger, DomainError } from '@ares/chassis'
+import { TestAuthority, TestIdentity } from '@ares/chassis/testing'
 import { AdmissionAction, AdmissionResult, AdmissionServiceClient } from '@ares/proto/directory/v1/admission'
 import { TestApi, until } from '../testing/test-api'
-import { TestCa, TestIdentity } from '../testing/test-ca'
 import { AdmissionJournal } from './admission-journal'
 import { JournalSender } from './journal-sender'
 
-let ca: TestCa
+let ca: TestAuthority
 let api: TestApi
 let client: AdmissionServiceClient
 let journal: AdmissionJournal
@@ -13,15 +13,15 @@ let sender: JournalSender
 let results: string[]
 
 beforeAll(async () => {
-  ca = await TestCa.create()
+  ca = await TestAuthority.create()
 })
 
 beforeEach(async () => {
-  api = await TestApi.start(new TestIdentity(await ca.issue('api.service.ares4.internal')), () => {})
+  api = await TestApi.start(new TestIdentity(await ca.leaf('api.service.ares4.internal')), () => {})
   client = createGrpcClient({
     client: AdmissionServiceClient,
     address: `127.0.0.1:${api.port}`,
-    identity: new TestIdentity(await ca.issue('authorizer.service.ares4.internal')),
+    identity: new TestIdentity(await ca.leaf('authorizer.service.ares4.internal')),
     serverName: 'api.service.ares4.internal',
   })
   journal = new AdmissionJournal()

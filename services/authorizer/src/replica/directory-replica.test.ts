@@ -1,7 +1,7 @@
+import { TestAuthority, TestIdentity } from '@ares/chassis/testing'
 import type { Entry } from '@ares/proto/directory/v1/directory'
 import { openReplica } from '../testing/open-replica'
 import { TestApi, until } from '../testing/test-api'
-import { TestCa, TestIdentity } from '../testing/test-ca'
 import { change, deviceEntry, heartbeat, snapshot } from '../testing/test-directory'
 import { DirectoryReplica, StreamBroken } from './directory-replica'
 
@@ -91,15 +91,15 @@ describe('the replica', () => {
 })
 
 describe('the stream', () => {
-  let ca: TestCa
+  let ca: TestAuthority
   let apiIdentity: TestIdentity
   let own: TestIdentity
   const ends: (() => void | Promise<void>)[] = []
 
   beforeAll(async () => {
-    ca = await TestCa.create()
-    apiIdentity = new TestIdentity(await ca.issue('api.service.ares4.internal'))
-    own = new TestIdentity(await ca.issue('authorizer.service.ares4.internal'))
+    ca = await TestAuthority.create()
+    apiIdentity = new TestIdentity(await ca.leaf('api.service.ares4.internal'))
+    own = new TestIdentity(await ca.leaf('authorizer.service.ares4.internal'))
   })
 
   afterEach(async () => {

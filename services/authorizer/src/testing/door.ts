@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createLogger } from '@ares/chassis'
+import { TestAuthority, TestIdentity, type TestLeaf } from '@ares/chassis/testing'
 import { type EmbeddedBroker, startEmbeddedBroker } from '@ares/emqx'
 import type { Entry } from '@ares/proto/directory/v1/directory'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
@@ -9,7 +10,6 @@ import type { AuthorizerConfig } from '../config'
 import { AuthorizerService } from '../service'
 import { Gate } from './gate'
 import { TestApi, until } from './test-api'
-import { TestCa, TestIdentity, type TestLeaf } from './test-ca'
 import { snapshot } from './test-directory'
 
 const LOOPBACK = { host: '127.0.0.1', port: 0 }
@@ -29,7 +29,7 @@ export class Door {
   authorizer: AuthorizerService | undefined
 
   private constructor(
-    readonly ca: TestCa,
+    readonly ca: TestAuthority,
     readonly gate: Gate,
     readonly broker: EmbeddedBroker,
     public api: TestApi,
@@ -37,7 +37,7 @@ export class Door {
   ) {}
 
   static async open(requestTimeout = '1s'): Promise<Door> {
-    const ca = await TestCa.create()
+    const ca = await TestAuthority.create()
     const gate = await Gate.start()
     const folder = mkdtempSync(join(tmpdir(), 'ares-door-'))
     const env = await brokerEnvironment(ca, folder, gate.port, requestTimeout)
@@ -47,13 +47,13 @@ export class Door {
       env,
       logger: { debug: silent, info: silent, warn: silent, error: silent },
     })
-    const api = await TestApi.start(new TestIdentity(await ca.issue('api.service.ares4.internal')), () => {})
+    const api = await TestApi.start(new TestIdentity(await ca.leaf('api.service.ares4.internal')), () => {})
     return new Door(ca, gate, broker, api, folder)
   }
 
   /** Starts the authorizer, and opens the gate to it. */
   async startAuthorizer(given: Partial<AuthorizerConfig> = {}): Promise<AuthorizerService> {
-    const identity = new TestIdentity(await this.ca.issue('authorizer.service.ares4.internal'))
+    const identity = new TestIdentity(await this.ca.leaf('authorizer.service.ares4.internal'))
     const opened = this.api.calls.length
     this.authorizer = await AuthorizerService.create(
       {
@@ -146,8 +146,8 @@ export function isCutOff(client: MqttClient, act: (answered: () => void) => void
   })
 }
 
-async function brokerEnvironment(ca: TestCa, folder: string, hookPort: number, requestTimeout: string) {
-  const leaf = await ca.issue('broker.ares4.internal')
+async function brokerEnvironment(ca: TestAuthority, folder: string, hookPort: number, requestTimeout: string) {
+  const leaf = await ca.leaf('broker.ares4.internal')
   const file = (name: string, text: string) => {
     writeFileSync(join(folder, name), text)
     return join(folder, name)

@@ -2,5 +2,4 @@
 export * from './open-replica'
 export * from './start-webhooks'
 export * from './test-api'
-export * from './test-ca'
 export * from './test-directory'

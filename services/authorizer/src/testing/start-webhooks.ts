@@ -1,4 +1,5 @@
 import { createLogger, createMetrics, type Leaf, type Logger } from '@ares/chassis'
+import { TestIdentity } from '@ares/chassis/testing'
 import { CertificateReader } from '../decision/certificate'
 import { AdmissionJournal } from '../journal/admission-journal'
 import { DirectoryReplica } from '../replica/directory-replica'
@@ -6,7 +7,6 @@ import { Admission } from '../webhook/admission'
 import { AdmissionMetrics } from '../webhook/admission-metrics'
 import { RefusalLog } from '../webhook/refusal-log'
 import { WebhookServer } from '../webhook/webhook-server'
-import { TestIdentity } from './test-ca'
 import { deviceEntry, snapshot } from './test-directory'
 
 /** The hooks over a replica with these devices, with metrics, journal and log lines as in the service. */

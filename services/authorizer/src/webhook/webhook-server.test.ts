@@ -2,12 +2,12 @@ import { once } from 'node:events'
 import { Agent, request } from 'node:https'
 import { connect, type TLSSocket } from 'node:tls'
 import { createLogger, createMetrics, type Leaf } from '@ares/chassis'
+import { TestAuthority, TestIdentity, type TestLeaf } from '@ares/chassis/testing'
 import fc from 'fast-check'
 import { CertificateReader } from '../decision/certificate'
 import { AdmissionJournal } from '../journal/admission-journal'
 import { DirectoryReplica } from '../replica/directory-replica'
 import { until } from '../testing/test-api'
-import { TestCa, TestIdentity, type TestLeaf } from '../testing/test-ca'
 import { deviceEntry, snapshot } from '../testing/test-directory'
 import { Admission } from './admission'
 import { AdmissionMetrics } from './admission-metrics'
@@ -17,7 +17,7 @@ import { WebhookServer } from './webhook-server'
 const DEVICE_ID = 'd1'
 const logger = createLogger({ service: 'test', level: 'error' })
 
-let ca: TestCa
+let ca: TestAuthority
 let identity: TestIdentity
 let broker: TestLeaf
 let device: TestLeaf
@@ -33,10 +33,10 @@ const tls = (leaf: Leaf) => ({
 })
 
 beforeAll(async () => {
-  ca = await TestCa.create()
-  identity = new TestIdentity(await ca.issue('authorizer.service.ares4.internal'))
-  broker = await ca.issue('broker.ares4.internal')
-  device = await ca.issue(`${DEVICE_ID}.device.ares4.internal`)
+  ca = await TestAuthority.create()
+  identity = new TestIdentity(await ca.leaf('authorizer.service.ares4.internal'))
+  broker = await ca.leaf('broker.ares4.internal')
+  device = await ca.leaf(`${DEVICE_ID}.device.ares4.internal`)
   const replica = new DirectoryReplica()
   for (const event of snapshot([deviceEntry(DEVICE_ID, [device.serialBytes])])) replica.receive(event)
   const journal = new AdmissionJournal()
@@ -268,8 +268,8 @@ describe('whatever comes as a body', () => {
 
 describe('the door', () => {
   it('is closed to a client without a certificate, of another CA, and of another name than the broker', async () => {
-    const foreign = await (await TestCa.create()).issue('broker.ares4.internal')
-    const listener = await ca.issue('listener.service.ares4.internal')
+    const foreign = await (await TestAuthority.create()).leaf('broker.ares4.internal')
+    const listener = await ca.leaf('listener.service.ares4.internal')
     for (const leaf of [undefined, foreign, listener]) {
       const socket = await open(leaf)
       let answered = ''
@@ -288,7 +288,7 @@ describe('the door', () => {
   it('shows a new certificate to new connections and keeps the old ones', async () => {
     const before = await open(broker)
     const serialOf = (socket: TLSSocket) => socket.getPeerCertificate().serialNumber.toLowerCase()
-    const renewed = await ca.issue('authorizer.service.ares4.internal')
+    const renewed = await ca.leaf('authorizer.service.ares4.internal')
     identity.renew(renewed)
     const after = await open(broker)
     expect(serialOf(after)).toBe(renewed.serialBytes.toString('hex'))

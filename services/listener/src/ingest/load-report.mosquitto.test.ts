@@ -1,16 +1,16 @@
+import { TestAuthority } from '@ares/chassis/testing'
 import { topics } from '@ares/proto'
 import { ListenerBench, report } from '../testing/listener-bench'
 import { Mosquitto } from '../testing/mosquitto'
 import { commitAll } from '../testing/test-api'
-import { TestCa } from '../testing/test-identity'
 import { waitFor } from '../testing/wait-for'
 
-let ca: TestCa
+let ca: TestAuthority
 let broker: Mosquitto
 let bench: ListenerBench
 
 beforeAll(async () => {
-  ca = await TestCa.create()
+  ca = await TestAuthority.create()
   broker = await Mosquitto.start(await ca.leaf('broker.ares4.internal'))
 })
 afterAll(() => broker?.stop())

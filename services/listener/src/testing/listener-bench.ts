@@ -1,11 +1,11 @@
 import { createMetrics, Health } from '@ares/chassis'
+import type { TestAuthority, TestIdentity } from '@ares/chassis/testing'
 import { listenerClientId } from '@ares/proto'
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
 import type { ListenerConfig } from '../config'
 import { connectApi, type ListenerContext } from '../context'
 import { ListenerService } from '../service'
 import { quietLogger, TestApi } from './test-api'
-import type { TestCa, TestIdentity } from './test-identity'
 import { waitFor } from './wait-for'
 
 /** A listener of our own with its api; the broker is whatever the test has. */
@@ -14,12 +14,12 @@ export class ListenerBench {
   private readonly devices: MqttClient[] = []
 
   private constructor(
-    readonly ca: TestCa,
+    readonly ca: TestAuthority,
     readonly api: TestApi,
     readonly apiPort: number,
   ) {}
 
-  static async create(ca: TestCa): Promise<ListenerBench> {
+  static async create(ca: TestAuthority): Promise<ListenerBench> {
     const api = new TestApi(await ca.identity('api.service.ares4.internal'))
     return new ListenerBench(ca, api, await api.start())
   }
