@@ -1,11 +1,14 @@
 import { once } from 'node:events'
 import * as net from 'node:net'
 
+/** What a client of TLS 1.3 says before the server has finished its part of the handshake: one piece. */
+const HELLO = 1
+
 /** Stands between a client and Vault, for tests of what cannot be caused at the server: it passes bytes, late or not at all. */
 export class FaultProxy {
   /** Added to every piece of an answer. */
   delayMs = 0
-  /** Requests get through, answers do not. */
+  /** Requests get through, answers do not; a handshake does, or there would be no request. */
   swallow = false
   private readonly sockets = new Set<net.Socket>()
   private isOpen = true
@@ -54,9 +57,13 @@ export class FaultProxy {
     const upstream = net.connect(this.targetPort, '127.0.0.1')
     upstream.on('error', () => undefined)
     this.sockets.add(socket)
-    socket.on('data', (data) => upstream.write(data))
+    let spoken = 0
+    socket.on('data', (data) => {
+      spoken += 1
+      upstream.write(data)
+    })
     upstream.on('data', (data) => {
-      if (this.swallow) return
+      if (this.swallow && spoken > HELLO) return
       if (this.delayMs === 0) socket.write(data)
       else setTimeout(() => socket.write(data), this.delayMs)
     })
