@@ -1,6 +1,7 @@
 import type { BrokerSessions } from './broker/broker-sessions'
 import type { ApiContext } from './context'
 import { AuditService } from './features/audit/audit.service'
+import { AuditStore } from './features/audit/audit.store'
 import type { Pki } from './features/certificates/pki'
 import type { FindingSource } from './features/fleet/findings'
 import { PkiFindings } from './features/pki/pki-findings'
@@ -34,7 +35,7 @@ export function revocationRooms(
     readonly inventory?: PkiInventory
   },
 ): Rooms & { readonly findings: readonly FindingSource[] } {
-  const audit = new AuditService(prisma)
+  const audit = new AuditService(new AuditStore(prisma))
   const store = new RevocationStore(prisma)
   const revocations = new RevocationService({
     store,
@@ -47,8 +48,7 @@ export function revocationRooms(
   })
   const worker = new RevocationWorker(revocations, { logger })
   const reconciler =
-    inventory &&
-    new PkiReconciler({ inventory, store: new PkiReconcilerStore(pool), pki, prisma, audit, metrics, logger })
+    inventory && new PkiReconciler({ inventory, store: new PkiReconcilerStore(pool), pki, audit, metrics, logger })
   return {
     findings: reconciler ? [new PkiFindings(reconciler)] : [],
     routes: revocationRoutes(revocations),

@@ -15,6 +15,7 @@ import { AdmissionService } from './features/admissions/admissions.service'
 import { AdmissionStore } from './features/admissions/admissions.store'
 import { auditRoutes } from './features/audit/audit.routes'
 import { AuditService } from './features/audit/audit.service'
+import { AuditStore } from './features/audit/audit.store'
 import { AttemptLimit } from './features/certificates/attempt-limit'
 import { certificateRoutes } from './features/certificates/certificates.routes'
 import { CertificateService } from './features/certificates/certificates.service'
@@ -72,7 +73,7 @@ export function peopleRooms(
   pki: Pki,
   { passwordCost, attemptsWrittenEveryMs }: { passwordCost?: PasswordCost; attemptsWrittenEveryMs?: number } = {},
 ): Rooms & { readonly authenticate: Authenticate } {
-  const audit = new AuditService(prisma)
+  const audit = new AuditService(new AuditStore(prisma))
   const tokens = new AccessTokens(prisma)
   const users = new UserService(prisma, audit, passwordCost)
   const sessions = new SessionService(prisma, tokens, audit, passwordCost)
@@ -83,7 +84,7 @@ export function peopleRooms(
   const renewalStore = new RenewalStore(prisma)
   const renewals = new RenewalService(certificateStore, renewalStore, signing, audit, logger)
   const retirement = new Retirement(certificateStore, renewalStore, audit, logger)
-  const attempts = new AttemptJournal(prisma, audit, logger)
+  const attempts = new AttemptJournal(audit, logger)
   return {
     routes: [
       ...identityRoutes({ sessions, users, organizations }),
@@ -149,7 +150,12 @@ export function dataRooms(
   const access = new AccessService(new AccessStore(pool), new AccessControl(pool), explanations)
   const listeners = listenerPublishers(config.listenerAddresses, identity)
   const delivery = new CommandDelivery(listeners.publishers)
-  const commands = new CommandService(new CommandStore(prisma, pool), delivery, new AuditService(prisma), { logger })
+  const commands = new CommandService(
+    new CommandStore(prisma, pool),
+    delivery,
+    new AuditService(new AuditStore(prisma)),
+    { logger },
+  )
   const prune = () =>
     directory.prune(new Date(Date.now() - DIRECTORY_CHANGES_KEPT_MS)).catch((error: unknown) => {
       logger.warn('old changes of the directory were not removed, trying again within the hour', {

@@ -4,6 +4,7 @@ import type { EmqxManagement } from './broker/emqx-management'
 import type { ApiContext } from './context'
 import { openIngestPool } from './database/ingest-pool'
 import { AuditService } from './features/audit/audit.service'
+import { AuditStore } from './features/audit/audit.store'
 import { deadLetterRoutes } from './features/dead-letters/dead-letters.routes'
 import { DeadLetterService } from './features/dead-letters/dead-letters.service'
 import { DeadLetterStore } from './features/dead-letters/dead-letters.store'
@@ -63,8 +64,7 @@ export function telemetryRooms(context: ApiContext, broker?: Pick<EmqxManagement
   const ingest = new IngestService(hardware, store, lastSeen, Date.now, { budget, metrics })
   const letters = new DeadLetterService(new DeadLetterStore(pool), {
     telemetry: new TelemetryReplay(hardware, store),
-    prisma,
-    audit: new AuditService(prisma),
+    audit: new AuditService(new AuditStore(prisma)),
     onReplayed: (result) => metrics.replayed.inc({ result }),
   })
   const rollups = new Rollups(pool, logger)

@@ -1,6 +1,7 @@
 import { createLogger, createMetrics, createVaultClient } from '@ares/chassis'
 import { openDatabase } from '../database'
 import { AuditService } from '../features/audit/audit.service'
+import { AuditStore } from '../features/audit/audit.store'
 import { VaultPki } from '../features/certificates/pki.vault'
 import { RevocationMetrics } from '../features/revocations/revocation-metrics'
 import type { Step } from '../features/revocations/revocations'
@@ -40,7 +41,7 @@ async function main(): Promise<void> {
         dieIf('within', 'kick')
       },
     },
-    audit: new AuditService(database.prisma),
+    audit: new AuditService(new AuditStore(database.prisma)),
     metrics: new RevocationMetrics(createMetrics('api'), () => store.unfinished()),
     logger: createLogger({ service: 'api', level: 'error' }),
     leaseMs: 1_000,

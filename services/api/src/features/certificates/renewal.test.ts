@@ -7,6 +7,7 @@ import type { RenewCertificateRequest, RenewCertificateResponse } from '@ares/pr
 import { startTestVault, type TestVault } from '@ares/vault'
 import { furnish, startTestApi, type TestApi } from '../../testing/api'
 import { AuditService } from '../audit/audit.service'
+import { AuditStore } from '../audit/audit.store'
 import { CertificateStore } from './certificates.store'
 import type { Pki } from './pki'
 import { VaultPki } from './pki.vault'
@@ -44,7 +45,7 @@ describe('renewal', () => {
     const logger = createLogger({ service: 'api', level: 'error' })
     const certificates = new CertificateStore(prisma)
     const store = new RenewalStore(prisma)
-    const audit = new AuditService(prisma)
+    const audit = new AuditService(new AuditStore(prisma))
     renewals = new RenewalService(certificates, store, new CertificateSigning(certificates, pki, logger), audit, logger)
     retirement = new Retirement(certificates, store, audit, logger)
   }, 60_000)

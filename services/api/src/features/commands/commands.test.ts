@@ -5,6 +5,7 @@ import { type Database, openDatabase } from '../../database'
 import type { UserActor } from '../../http/route'
 import { createTestDevice, type TestDevice } from '../../testing/fleet'
 import { AuditService } from '../audit/audit.service'
+import { AuditStore } from '../audit/audit.store'
 import { CommandDelivery, type Publisher } from './command-delivery'
 import { isStorableJson, newCommand } from './commands.schema'
 import { CommandService } from './commands.service'
@@ -31,7 +32,10 @@ beforeAll(async () => {
   const store = new CommandStore(database.prisma, database.pool)
   const delivery = new CommandDelivery([(request) => publisher(request)])
   const logger = { warn() {} } as never
-  service = new CommandService(store, delivery, new AuditService(database.prisma), { logger, settleMs: 0 })
+  service = new CommandService(store, delivery, new AuditService(new AuditStore(database.prisma)), {
+    logger,
+    settleMs: 0,
+  })
 })
 afterAll(async () => {
   await service?.stop()

@@ -1,7 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { DomainError } from '@ares/chassis'
 import { z } from 'zod'
-import type { PrismaClient } from '../../generated/prisma/client'
 import type { UserActor } from '../../http/route'
 import { decodeCursor, encodeCursor, type Page, pageFrom } from '../../http/shapes'
 import type { AuditService } from '../audit/audit.service'
@@ -16,7 +15,6 @@ export type LetterScope = Pick<DeadLetterFilter, 'deviceId' | 'organizationId' |
 
 export interface ReplayParts {
   readonly telemetry: Pick<TelemetryReplay, 'replay'>
-  readonly prisma: PrismaClient
   readonly audit: AuditService
   readonly onReplayed?: (result: string) => void
 }
@@ -131,8 +129,7 @@ export class DeadLetterService {
     subject: { readonly kind: string; readonly id: string },
     detail: Readonly<Record<string, string | number>>,
   ): Promise<void> {
-    const { prisma, audit } = this.parts
-    await prisma.$transaction((tx) => audit.record(tx, { actor, action, subject, organizationId, detail }))
+    await this.parts.audit.recordAll([{ actor, action, subject, organizationId, detail }])
   }
 }
 

@@ -2,6 +2,7 @@ import { createLogger } from '@ares/chassis'
 import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
 import { type Database, openDatabase } from '../../database'
 import { AuditService } from '../audit/audit.service'
+import { AuditStore } from '../audit/audit.store'
 import { AttemptJournal, type NotedAttempt } from './attempt-journal'
 
 let test: TestDatabase
@@ -26,8 +27,7 @@ const attempt = (more: Partial<NotedAttempt> = {}): NotedAttempt => ({
 })
 const journal = (mostLines?: number) =>
   new AttemptJournal(
-    database.prisma,
-    new AuditService(database.prisma),
+    new AuditService(new AuditStore(database.prisma)),
     createLogger({ service: 'api', level: 'fatal' }),
     mostLines,
   )

@@ -1,6 +1,5 @@
 import type { Logger } from '@ares/chassis'
-import type { PrismaClient } from '../../generated/prisma/client'
-import type { AuditService } from '../audit/audit.service'
+import type { AuditEntry, AuditService } from '../audit/audit.service'
 
 /** An attempt to come in that changed nothing. */
 export interface NotedAttempt {
@@ -36,7 +35,6 @@ export class AttemptJournal {
   private writing: Promise<void> = Promise.resolve()
 
   constructor(
-    private readonly prisma: PrismaClient,
     private readonly audit: AuditService,
     private readonly logger: Pick<Logger, 'warn'>,
     private readonly mostLines = 1_000,
@@ -65,7 +63,7 @@ export class AttemptJournal {
       while (waiting.length > 0) {
         const some = waiting.slice(0, ROWS_AT_ONCE)
         try {
-          await this.writeRows(some)
+          await this.audit.recordAll(some.map(entryOf))
         } catch (error) {
           this.logger.warn('attempts to enroll are not in the audit yet, trying again', {
             lines: waiting.length,
@@ -91,27 +89,18 @@ export class AttemptJournal {
     alike.count += line.count
     alike.lastAt = line.lastAt
   }
+}
 
-  private writeRows(lines: readonly Line[]): Promise<void> {
-    return this.prisma.$transaction(async (tx) => {
-      for (const { action, subject, organizationId, reason, address, serialNumber, count, firstAt, lastAt } of lines) {
-        await this.audit.record(tx, {
-          actor: { kind: 'system' },
-          action,
-          subject,
-          organizationId,
-          detail: {
-            reason,
-            address,
-            ...(serialNumber === undefined ? {} : { serialNumber }),
-            count,
-            firstAt: firstAt.toISOString(),
-            lastAt: lastAt.toISOString(),
-          },
-        })
-      }
-    })
+function entryOf({ action, subject, organizationId, reason, address, serialNumber, ...counted }: Line): AuditEntry {
+  const detail = {
+    reason,
+    address,
+    ...(serialNumber === undefined ? {} : { serialNumber }),
+    count: counted.count,
+    firstAt: counted.firstAt.toISOString(),
+    lastAt: counted.lastAt.toISOString(),
   }
+  return { actor: { kind: 'system' }, action, subject, organizationId, detail }
 }
 
 function withoutParticulars({ action, subject, reason, firstAt, lastAt, count }: Line): Line {

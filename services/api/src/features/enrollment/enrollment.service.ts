@@ -187,9 +187,7 @@ export class EnrollmentService {
     const { action } = REFUSED
     const detail = { reason, serialNumber, address }
     try {
-      await this.prisma.$transaction((tx) =>
-        this.audit.record(tx, { actor: { kind: 'system' }, action, subject, organizationId, detail }),
-      )
+      await this.audit.recordAll([{ actor: { kind: 'system' }, action, subject, organizationId, detail }])
     } catch (error) {
       this.logger.warn('a refused enrollment is not in the audit yet', { error: String(error) })
       this.journal.note({ ...noted, subject, organizationId })

@@ -2,6 +2,7 @@ import { decodeJwt, decodeProtectedHeader } from 'jose'
 import { newId } from '../../ids'
 import { startTestApi, type TestApi } from '../../testing/api'
 import { AuditService } from '../audit/audit.service'
+import { AuditStore } from '../audit/audit.store'
 import { AccessTokens } from './access-token'
 import { UserService } from './users.service'
 
@@ -148,7 +149,7 @@ describe('the first user', () => {
     const api = await startTestApi()
     try {
       const { prisma } = api.context.database
-      const users = new UserService(prisma, new AuditService(prisma), { N: 1_024, r: 8, p: 1 })
+      const users = new UserService(prisma, new AuditService(new AuditStore(prisma)), { N: 1_024, r: 8, p: 1 })
       const made = await Promise.all([
         users.ensureFirst('Root@example.org', 'a long password'),
         users.ensureFirst('root@example.org', 'a long password'),

@@ -4,6 +4,7 @@ import { startTestVault, type TestVault } from '@ares/vault'
 import { newId } from '../../ids'
 import { furnish, startTestApi, type TestApi } from '../../testing/api'
 import { AuditService } from '../audit/audit.service'
+import { AuditStore } from '../audit/audit.store'
 import { VaultPki } from '../certificates/pki.vault'
 import { PkiFindings } from './pki-findings'
 import { VaultInventory } from './pki-inventory.vault'
@@ -152,8 +153,7 @@ function reconciler(graceMs: number, metrics = createMetrics('api')): PkiReconci
     inventory: new VaultInventory(client),
     store: new PkiReconcilerStore(pool),
     pki,
-    prisma,
-    audit: new AuditService(prisma),
+    audit: new AuditService(new AuditStore(prisma)),
     metrics,
     logger: createLogger({ service: 'api', level: 'error' }),
     // Certificates begin 11 minutes before they are made: a negative grace is as if they were older.

@@ -2,7 +2,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '@ares/chassis'
 import { subjectOf } from '@ares/proto'
 import { Counter, Gauge, type Registry } from 'prom-client'
-import type { PrismaClient } from '../../generated/prisma/client'
 import type { AuditService } from '../audit/audit.service'
 import type { Pki } from '../certificates/pki'
 import type { KeptCertificate, PkiInventory } from './pki-inventory'
@@ -69,7 +68,6 @@ export class PkiReconciler {
       readonly inventory: PkiInventory
       readonly store: PkiReconcilerStore
       readonly pki: Pick<Pki, 'revoke'>
-      readonly prisma: PrismaClient
       readonly audit: AuditService
       readonly metrics: Registry
       readonly logger: Logger
@@ -242,18 +240,18 @@ export class PkiReconciler {
   }
 
   private async revoke({ serial, kind, commonName, deviceId, organizationId }: Omit<PkiFinding, 'action'>) {
-    const { pki, audit, prisma, logger } = this.parts
+    const { pki, audit, logger } = this.parts
     try {
       await pki.revoke(serial)
-      await prisma.$transaction((tx) =>
-        audit.record(tx, {
+      await audit.recordAll([
+        {
           actor: { kind: 'system' },
           action: `certificate.${kind}.revoked`,
           subject: deviceId ? { kind: 'device', id: deviceId } : { kind: 'certificate', id: serial },
           organizationId,
           detail: { serial, commonName: commonName ?? null },
-        }),
-      )
+        },
+      ])
       this.revoked.inc()
       return 'revoked'
     } catch (error) {
