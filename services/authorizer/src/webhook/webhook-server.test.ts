@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { Agent, request } from 'node:https'
+import { connect as connectTcp } from 'node:net'
 import { connect, type TLSSocket } from 'node:tls'
 import { createLogger, createMetrics, type Leaf } from '@ares/chassis'
 import { TestAuthority, TestIdentity, type TestLeaf } from '@ares/chassis/testing'
@@ -330,6 +331,27 @@ describe('time', () => {
     expect(String((await once(unused, 'data'))[0])).toMatch(/^HTTP\/1.1 200 /)
     unused.destroy()
     slow.destroy()
+    await hasty.stop(100)
+  })
+
+  it('cuts a handshake that does not come to its end, counts it once, and answers nothing in its place', async () => {
+    const causes: string[] = []
+    const hasty = await WebhookServer.start({
+      identity,
+      bind: { host: '127.0.0.1', port: 0 },
+      logger,
+      hooks: {},
+      requestMs: 200,
+      onRefused: (cause) => causes.push(cause),
+    })
+    const silent = connectTcp({ host: '127.0.0.1', port: hasty.port })
+    let answered = ''
+    silent.on('data', (part) => {
+      answered += part
+    })
+    await once(silent, 'close')
+    expect(answered).toBe('')
+    expect(causes).toEqual(['tls_ERR_TLS_HANDSHAKE_TIMEOUT'])
     await hasty.stop(100)
   })
 })

@@ -32,7 +32,7 @@ export interface WebhookServerOptions {
   /** Path -> who answers. An answer is the JSON text for a body; it is sent with status 200, because EMQX takes every other
    *  status for "ignore". What it throws is answered with a denial. */
   readonly hooks: Readonly<Record<string, (body: Buffer) => string>>
-  /** How long a request may take to come in; default 5 s. */
+  /** How long a handshake, and then a request, may take to come in; default 5 s. */
   readonly requestMs?: number
   /** Told of all that came to no answer of a hook, by its cause. */
   readonly onRefused: (cause: string) => void
@@ -62,7 +62,7 @@ export class WebhookServer {
       ...tlsOf(options.identity.current()),
       requestCert: true,
       rejectUnauthorized: true,
-      handshakeTimeout: REQUEST_MS,
+      handshakeTimeout: requestMs,
       headersTimeout: requestMs,
       requestTimeout: requestMs,
       connectionsCheckingInterval: Math.min(requestMs, 1_000),
@@ -167,9 +167,15 @@ export class WebhookServer {
 
   /** What was not HTTP, or took too long. */
   private clientError(error: Error, socket: Socket): void {
+    // node:https tells of a handshake that failed here too, after tlsClientError. An answer would wait for the end of the
+    // handshake: one that is late would get a 400 for its first request, one that never comes would keep the connection.
+    if (!this.brokers.has(socket)) {
+      socket.destroy()
+      return
+    }
     const cause = causeOf(error)
     // EMQX opens its pool at boot and may need a connection only much later; Node takes that for a slow request.
-    if (cause === 'ERR_HTTP_REQUEST_TIMEOUT' && this.brokers.has(socket) && !this.used.has(socket)) return
+    if (cause === 'ERR_HTTP_REQUEST_TIMEOUT' && !this.used.has(socket)) return
     this.options.onRefused(`http_${cause}`)
     if (!socket.writable || cause === 'ECONNRESET') {
       socket.destroy()
