@@ -6,19 +6,25 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect } from 'node:tls'
 import { createVaultClient, splitPem } from '@ares/chassis'
+import { DEMO_FLEET, enroll, provisionFleet, SimulatedDevice } from '@ares/simulator'
 import { ca } from './command-ca'
 import { type Stack, startStack } from './stack'
 
 /** What the running stack does about its Vault: one that dies is opened again, and its intermediate can be replaced. */
 let stack: Stack
+let device: SimulatedDevice | undefined
+let reporting: NodeJS.Timeout | undefined
 beforeAll(async () => {
   stack = await startStack({
     stateDir: mkdtempSync(join(tmpdir(), 'ares-vault-life-')),
     ports: { http: 0, mqtt: 0, wss: 0 },
+    env: { api: { ARES_DEVICE_CERTIFICATE_LIFE: '1m' } },
     postgresSettings: { fsync: 'off', full_page_writes: 'off' },
   })
 }, 150_000)
 afterAll(async () => {
+  clearInterval(reporting)
+  await device?.stop()
   await stack?.stop()
   stack?.state.remove()
 }, 60_000)
@@ -37,7 +43,10 @@ it('a Vault that is killed comes back unsealed, and services that start then get
   expect(stack.lastLines('listener', 200).join('\n')).not.toContain('ALARM')
 }, 120_000)
 
-it('its intermediate is replaced by "npm run ca" while everything runs', async () => {
+it('its intermediate is replaced by "npm run ca" while everything runs, and a device whose certificate lives for a minute renews', async () => {
+  const running = await startDevice()
+  device = running
+  reporting = setInterval(() => running.report(), 100)
   const run = (...args: string[]) => ca([...args, '--state', stack.state.path])
   await expect(run('switch')).rejects.toMatchObject({
     why: expect.stringContaining('rotate-intermediate add comes first'),
@@ -54,7 +63,26 @@ it('its intermediate is replaced by "npm run ca" while everything runs', async (
   await until('the broker moves over', async () => (await issuerOfBroker()) === 'Ares Intermediate CA 2', 90_000)
   expect(await run('retire')).toBe(3)
   for (const name of ['api', 'listener', 'authorizer'] as const) await stack.waitUntilReady(name)
-}, 180_000)
+
+  // By itself, when half of the minute is over.
+  const stats = () => running.stats()
+  await until('a renewed certificate', () => stats().renewed > 0, 60_000)
+  clearInterval(reporting)
+  await until('every receipt', () => stats().waiting === 0)
+  const { made } = stats()
+  expect(stats()).toMatchObject({ committed: made, refused: 0, dropped: 0 })
+}, 240_000)
+
+async function startDevice(): Promise<SimulatedDevice> {
+  const [member] = await provisionFleet(stack.client(), { ...DEMO_FLEET, devices: 1 })
+  if (!member) throw new Error('there is no device')
+  const identity = await enroll(stack.client(), member.id)
+  expect(identity.expiresAt.getTime() - Date.now()).toBeLessThan(65_000)
+  // It reports when it is told to: then every report can be waited for.
+  const made = new SimulatedDevice(member, identity, { mqttUrl: stack.urls.mqtt, intervalMs: 0 })
+  made.start()
+  return made
+}
 
 const metrics = async (name: 'api' | 'listener' | 'authorizer'): Promise<string> =>
   (await fetch(`${stack.opsUrl(name)}/metrics`)).text()

@@ -1,5 +1,6 @@
 import { type Bind, commonVariables, readEnvironment, variable } from '@ares/chassis'
 import { z } from 'zod'
+import { LONGEST_DEVICE_LIFE_MS } from './features/certificates/pki.vault'
 import type { GovernorSettings } from './features/governor/governor'
 import type { BudgetLimits } from './features/telemetry/device-budget'
 
@@ -25,6 +26,8 @@ export interface ApiConfig {
   readonly firstUser?: { readonly email: string; readonly password: string }
   /** Proxies in front of REST whose X-Forwarded-For is believed. */
   readonly trustedProxies: number
+  /** How long a device's certificate lives. */
+  readonly deviceCertificateLifeMs: number
   /** What one device may have stored; undefined: without a limit. */
   readonly deviceBudget?: BudgetLimits
   /** undefined: the rate of the devices stays as the broker is configured. */
@@ -50,6 +53,7 @@ export function readConfig(env: NodeJS.ProcessEnv): ApiConfig {
     emqxApiUrl: set.ARES_EMQX_API_URL,
     firstUser: email !== undefined && password !== undefined ? { email, password } : undefined,
     trustedProxies: set.ARES_TRUSTED_PROXIES,
+    deviceCertificateLifeMs: set.ARES_DEVICE_CERTIFICATE_LIFE,
     governor: set.ARES_GOVERNOR ? { floor: set.ARES_GOVERNOR_FLOOR, maximum: set.ARES_GOVERNOR_MAXIMUM } : undefined,
     deviceBudget:
       set.ARES_DEVICE_ROWS_PER_SECOND === 0
@@ -57,6 +61,9 @@ export function readConfig(env: NodeJS.ProcessEnv): ApiConfig {
         : { ratePerSecond: set.ARES_DEVICE_ROWS_PER_SECOND, burst: set.ARES_DEVICE_ROWS_BURST },
   }
 }
+
+/** Half of it is what a device has for its renewal. */
+const SHORTEST_DEVICE_LIFE_MS = 30_000
 
 const schema = z.object({
   ...commonVariables,
@@ -69,6 +76,13 @@ const schema = z.object({
   ARES_FIRST_USER_EMAIL: z.email().optional(),
   ARES_FIRST_USER_PASSWORD: z.string().min(10, 'must have at least 10 characters').optional(),
   ARES_TRUSTED_PROXIES: variable.integer({ min: 0, max: 10 }).prefault('0'),
+  /** A device renews from half of it on; Vault's role `device` allows 30 days. Shorter than an hour is for tests. */
+  ARES_DEVICE_CERTIFICATE_LIFE: variable
+    .durationMs()
+    .pipe(
+      z.number().min(SHORTEST_DEVICE_LIFE_MS, 'must be 30s or more').max(LONGEST_DEVICE_LIFE_MS, 'must be 30d or less'),
+    )
+    .prefault('30d'),
   /** false: nobody slows the devices when the store is slow; the broker's own rate stands. */
   ARES_GOVERNOR: variable.boolean().prefault('true'),
   /** Messages a second of all devices together that are let in whatever happens. Keepalives count: 10,000 devices with one

@@ -97,6 +97,10 @@ describe('the service', () => {
 })
 
 describe('the settings', () => {
+  it.each(['29s', '31d', 'soon'])('take no life of %s for a device’s certificate', (life) => {
+    expect(() => readConfig({ ARES_DEVICE_CERTIFICATE_LIFE: life })).toThrow(/ARES_DEVICE_CERTIFICATE_LIFE: must be/)
+  })
+
   it('are refused with every problem at once', () => {
     let text = ''
     try {

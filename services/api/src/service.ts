@@ -65,7 +65,7 @@ export class ApiService {
     this.stops.push(() => database.close())
     const identity = await this.identity()
     await migrate({ connectionString: config.databaseUrl, log: (line) => logger.info(line) })
-    const pki = new VaultPki(identity.vault, () => identity.current().caPem)
+    const pki = new VaultPki(identity.vault, () => identity.current().caPem, config.deviceCertificateLifeMs)
     const broker = new EmqxManagement({ url: config.emqxApiUrl, vault: identity.vault })
     await broker.prepare()
     const people = peopleRooms(this.context, pki)

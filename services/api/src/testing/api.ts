@@ -1,9 +1,10 @@
 import { createLogger, DomainError, type LeafSource } from '@ares/chassis'
-import { createTestDatabase } from '@ares/embedded/testing'
+import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
 import type { BrokerSessions } from '../broker/broker-sessions'
 import type { ApiConfig } from '../config'
 import { type ApiContext, createContext } from '../context'
 import type { Pki } from '../features/certificates/pki'
+import { LONGEST_DEVICE_LIFE_MS } from '../features/certificates/pki.vault'
 import type { BrokerClients } from '../features/fleet/broker-findings'
 import { hashPassword } from '../features/identity/password'
 import type { DirectoryReach } from '../features/revocations/revocations'
@@ -57,9 +58,11 @@ export async function startTestApi(
     readonly clients?: BrokerClients
     /** For the fleet doctor. */
     readonly caPem?: () => string
+    /** Migrated; default: one of its own in the PostgreSQL that all tests share. */
+    readonly database?: TestDatabase
   } = {},
 ): Promise<TestApi> {
-  const database = await createTestDatabase()
+  const database = options.database ?? (await createTestDatabase())
   const logger = createLogger({ service: 'api', level: process.env.ARES_TEST_LOG ?? 'error' })
   const context = createContext(configFor(database.url), logger)
   const people = peopleRooms(context, options.pki ?? NO_PKI, {
@@ -184,6 +187,7 @@ function configFor(databaseUrl: string): ApiConfig {
     caFile: 'none',
     listenerAddresses: [],
     authorizerAddresses: [],
+    deviceCertificateLifeMs: LONGEST_DEVICE_LIFE_MS,
     trustedProxies: 0,
   }
 }

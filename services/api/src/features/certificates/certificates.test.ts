@@ -5,6 +5,7 @@ import { newKeyAndCsr, type VaultClient } from '@ares/chassis'
 import { deviceCommonName } from '@ares/proto'
 import { startTestVault, type TestVault } from '@ares/vault'
 import { addMember, furnish, startTestApi, type TestApi } from '../../testing/api'
+import { ALLOWED_KEYS, csrFor, REFUSED_CSRS } from '../../testing/csrs'
 import type { Pki } from './pki'
 import { VaultPki } from './pki.vault'
 
@@ -90,11 +91,23 @@ describe('certificates of devices', () => {
     expect(list.body.items).toEqual([expect.objectContaining({ serial: body.serial, state: 'active' })])
   })
 
-  it('are refused for the name of another device, with the rule', async () => {
-    const { status, body } = await order(home.device.id, await csrOf('01939d4e-7f00-7c3a-9a51-0c2f6d1b8e11'))
-    expect([status, body.code]).toEqual([400, 'csr_common_name_other'])
-    expect(body.errors[0].field).toBe('body.csr')
+  it.each(ALLOWED_KEYS)('are signed by Vault for a key of %s', async (what, algorithm) => {
+    const { id } = await newDevice(what)
+    const { status, body } = await order(id, await csrFor(deviceCommonName(id), { algorithm }))
+    expect(status).toBe(201)
+    expect(new X509Certificate(body.certificate).subject).toBe(`CN=${deviceCommonName(id)}`)
   })
+
+  it.each(REFUSED_CSRS.filter(([what]) => what !== 'that is empty'))(
+    'are refused for a CSR %s as %s, and Vault is not even asked',
+    async (_what, code, make) => {
+      const { id } = home.device
+      const before = await client.list('pki_int/certs')
+      const answer = await order(id, await make(deviceCommonName(id)))
+      expect([answer.status, answer.body.code, answer.body.errors[0].field]).toEqual([400, code, 'body.csr'])
+      expect(await client.list('pki_int/certs')).toEqual(before)
+    },
+  )
 
   it('are not for viewers to order', async () => {
     const viewer = await addMember(api, home.organization.id, 'viewer')

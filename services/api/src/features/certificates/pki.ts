@@ -19,7 +19,7 @@ export interface Pki {
    * Signs a device's CSR. Not idempotent: each call may make a certificate, even one that ends with an error.
    * @param commonName goes into the certificate, whatever the CSR says
    * @throws DomainError `pki_unavailable` (it may or may not have signed), `pki_refused`,
-   *  `pki_answer_wrong` (what came back is not what was ordered; it was revoked)
+   *  `pki_answer_wrong` (what came back is not what was ordered; `cause` says why, and what became of it)
    */
   signDevice(csr: CheckedCsr, commonName: string): Promise<SignedCertificate>
 

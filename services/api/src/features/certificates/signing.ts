@@ -1,4 +1,4 @@
-import type { Logger } from '@ares/chassis'
+import { DomainError, type Logger } from '@ares/chassis'
 import { deviceCommonName } from '@ares/proto'
 import type { PrismaTransaction } from '../../database'
 import type { CertificateStore } from './certificates.store'
@@ -29,7 +29,7 @@ export class CertificateSigning {
     deviceId: string,
     write: (tx: PrismaTransaction, signed: SignedCertificate) => Promise<T>,
   ): Promise<{ readonly signed: SignedCertificate; readonly written: T }> {
-    const signed = await this.pki.signDevice(csr, deviceCommonName(deviceId))
+    const signed = await this.order(csr, deviceId)
     try {
       const written = await this.store.transaction((tx) => write(tx, signed))
       return { signed, written }
@@ -42,6 +42,20 @@ export class CertificateSigning {
   /** Writes down whose certificate it is, in a transaction of another room. */
   record(tx: PrismaTransaction, deviceId: string, signed: SignedCertificate): Promise<void> {
     return this.store.insert(tx, deviceId, signed)
+  }
+
+  private async order(csr: CheckedCsr, deviceId: string): Promise<SignedCertificate> {
+    try {
+      return await this.pki.signDevice(csr, deviceCommonName(deviceId))
+    } catch (error) {
+      if (error instanceof DomainError && error.code === 'pki_answer_wrong') {
+        this.logger.error('Vault made something else than the certificate that was ordered', {
+          deviceId,
+          error: error.cause,
+        })
+      }
+      throw error
+    }
   }
 
   /** Revokes what could not be written down. A commit whose answer was lost may stand: then a revoked certificate has

@@ -58,7 +58,12 @@ describe('the fleet doctor', () => {
     return serial
   }
   const inDays = (days: number) => new Date(Date.now() + days * DAY_MS)
-  const diagnose = async (token = home.owner.token) => (await api.call('get', '/fleet/findings', { token })).body
+  async function diagnose(token = home.owner.token) {
+    const { body } = await api.call('get', '/fleet/findings', { token })
+    for (const { cause, remedy } of body.items)
+      expect([cause, remedy]).toEqual([expect.stringMatching(/^.{20,}\.$/), expect.stringMatching(/^.{20,}\.$/)])
+    return body
+  }
   const codes = async () => (await diagnose()).items.map((item: { code: string }) => item.code)
   const seen = () => api.context.database.pool.query('UPDATE devices SET last_seen_at = now()')
 

@@ -5,6 +5,7 @@ import { newId } from '../../ids'
 import { furnish, startTestApi, type TestApi } from '../../testing/api'
 import { AuditService } from '../audit/audit.service'
 import { AuditStore } from '../audit/audit.store'
+import { checkCsr } from '../certificates/csr'
 import { VaultPki } from '../certificates/pki.vault'
 import { PkiFindings } from './pki-findings'
 import { VaultInventory } from './pki-inventory.vault'
@@ -55,6 +56,22 @@ it('a device certificate that nobody owns is revoked when it is old enough, and 
   })
   expect((await old.reconcile()).findings.filter((finding) => finding.serial === serial)).toEqual([])
 })
+
+it('what a sign call made whose answer never came is found, and revoked', async () => {
+  const name = deviceCommonName(home.device.id)
+  const csr = await checkCsr((await newKeyAndCsr(name)).csrPem, name)
+  process.kill(vault.server.pid, 'SIGSTOP')
+  const ordered = await pki.signDevice(csr, name).catch((error: unknown) => error)
+  process.kill(vault.server.pid, 'SIGCONT')
+  expect(ordered).toMatchObject({ code: 'pki_unavailable', details: { reason: 'timeout' } })
+  // Vault carries the order out when it goes on.
+  const end = Date.now() + 30_000
+  let found: PkiFinding[] = []
+  while (found.length === 0 && Date.now() < end) found = await newFindings(reconciler(3_600_000))
+  expect(found).toEqual([expect.objectContaining({ kind: 'unowned', deviceId: home.device.id })])
+  await reconciler(0).reconcile()
+  expect(await revokedAt(found[0]?.serial ?? '')).toBeGreaterThan(0)
+}, 60_000)
 
 it('the certificates of the services and of the broker are never touched', async () => {
   const { csrPem: csr } = await newKeyAndCsr('api.service.ares4.internal')
