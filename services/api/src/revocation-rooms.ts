@@ -9,6 +9,7 @@ import type { PkiInventory } from './features/pki/pki-inventory'
 import { PkiReconciler } from './features/pki/pki-reconciler'
 import { PkiReconcilerStore } from './features/pki/pki-reconciler.store'
 import { RevocationMetrics } from './features/revocations/revocation-metrics'
+import { RevocationUpkeep } from './features/revocations/revocation-upkeep'
 import { RevocationWorker } from './features/revocations/revocation-worker'
 import type { DirectoryReach } from './features/revocations/revocations'
 import { revocationRoutes } from './features/revocations/revocations.routes'
@@ -47,6 +48,7 @@ export function revocationRooms(
     logger,
   })
   const worker = new RevocationWorker(revocations, { logger })
+  const upkeep = new RevocationUpkeep(store, logger)
   const reconciler =
     inventory && new PkiReconciler({ inventory, store: new PkiReconcilerStore(pool), pki, audit, metrics, logger })
   return {
@@ -65,10 +67,12 @@ export function revocationRooms(
         return { ok: true, degraded: true, detail }
       })
       worker.start()
+      upkeep.start()
       reconciler?.start()
     },
     async stop() {
       await worker.stop()
+      await upkeep.stop()
       await reconciler?.stop()
     },
   }

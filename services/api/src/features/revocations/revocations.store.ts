@@ -116,6 +116,14 @@ export class RevocationStore {
     return { count, oldest: oldest ?? undefined }
   }
 
+  /** Removes plans that were finished so long ago, some at a time. @returns how many */
+  prune(keptDays: number, limit: number): Promise<number> {
+    return this.prisma.$executeRaw`
+      DELETE FROM revocations WHERE id IN (
+        SELECT id FROM revocations WHERE finished_at < clock_timestamp() - make_interval(days => ${keptDays}::int)
+         LIMIT ${limit}::int FOR UPDATE SKIP LOCKED)`
+  }
+
   /** How many are not finished, the second kick included. */
   unfinished(): Promise<number> {
     return this.prisma.revocation.count({ where: { finishedAt: null } })

@@ -12,6 +12,7 @@ import { furnish, startTestApi, type TestApi } from '../../testing/api'
 import type { Death } from '../../testing/die-while-revoking'
 import type { Pki } from '../certificates/pki'
 import { VaultPki } from '../certificates/pki.vault'
+import { RevocationUpkeep } from './revocation-upkeep'
 import { type DirectoryReach, STEPS } from './revocations'
 import { RevocationStore } from './revocations.store'
 
@@ -349,6 +350,17 @@ describe('a process that is killed', () => {
   )
 })
 
+it('a plan whose last step was done, but not its end, is ended', async () => {
+  const { id, serials } = await deviceWith(1)
+  const { body } = await revoke(id, serials[0])
+  await finished(body.id)
+  const kicked = kicks(id)
+  const { prisma } = api.context.database
+  await prisma.revocation.update({ where: { id: body.id }, data: { finishedAt: null, nextTryAt: new Date(0) } })
+  await finished(body.id)
+  expect(kicks(id)).toBe(kicked)
+})
+
 it('a plan is taken by one of many workers', async () => {
   const { id, serials } = await deviceWith(1)
   brokerAway = true
@@ -361,6 +373,33 @@ it('a plan is taken by one of many workers', async () => {
   expect(claimed.flat().filter((taken) => taken === body.id).length).toBeLessThanOrEqual(1)
   brokerAway = false
   await finished(body.id)
+})
+
+it('a plan goes 90 days after it was finished, its audit stays; one that is not finished stays', async () => {
+  const { prisma } = api.context.database
+  const { id, serials } = await deviceWith(1)
+  const { body } = await revoke(id, serials[0])
+  await finished(body.id)
+  const { id: deviceId } = await deviceWith(0)
+  brokerAway = true
+  const unfinished = (await post(`/devices/${deviceId}/disable`, {})).body.id
+  const days = (count: number) => new Date(Date.now() - count * 86_400_000)
+  await prisma.revocation.update({ where: { id: unfinished }, data: { createdAt: days(200) } })
+  const upkeep = new RevocationUpkeep(new RevocationStore(prisma), api.context.logger)
+  const left = async () => {
+    await upkeep.run()
+    return prisma.revocation.count({ where: { id: { in: [body.id, unfinished] } } })
+  }
+  await prisma.revocation.update({ where: { id: body.id }, data: { finishedAt: days(89.9) } })
+  expect(await left()).toBe(2)
+  await prisma.revocation.update({ where: { id: body.id }, data: { finishedAt: days(90.1) } })
+  expect(await left()).toBe(1)
+  expect((await planOf(unfinished)).finishedAt).toBeNull()
+  expect(await prisma.audit.count({ where: { subjectId: id, action: 'certificate.revoked' } })).toBe(1)
+  expect((await certificate(serials[0])).state).toBe('revoked')
+  brokerAway = false
+  await prisma.revocation.update({ where: { id: unfinished }, data: { nextTryAt: new Date(0) } })
+  await finished(unfinished)
 })
 
 // --- what the tests say above, in code

@@ -1,0 +1,41 @@
+import type { Logger } from '@ares/chassis'
+import type { RevocationStore } from './revocations.store'
+
+const KEPT_DAYS = 90
+const ROWS_AT_ONCE = 1_000
+
+/** Finished plans go 90 days after their end; what they did stays in the audit. One that is not finished stays. */
+export class RevocationUpkeep {
+  private timer: NodeJS.Timeout | undefined
+  private running: Promise<void> = Promise.resolve()
+
+  constructor(
+    private readonly store: Pick<RevocationStore, 'prune'>,
+    private readonly logger: Pick<Logger, 'info' | 'warn'>,
+  ) {}
+
+  start(everyMs = 3_600_000): void {
+    this.timer = setInterval(() => {
+      this.running = this.running.then(() =>
+        this.run().catch((error: unknown) => {
+          this.logger.warn('old revocations were not removed, trying again', { error: String(error) })
+        }),
+      )
+    }, everyMs).unref()
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.timer)
+    await this.running
+  }
+
+  async run(): Promise<void> {
+    let total = 0
+    let removed: number
+    do {
+      removed = await this.store.prune(KEPT_DAYS, ROWS_AT_ONCE)
+      total += removed
+    } while (removed === ROWS_AT_ONCE)
+    if (total > 0) this.logger.info('removed revocations past their retention', { revocations: total })
+  }
+}
