@@ -1,8 +1,8 @@
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createVaultClient, newKeyAndCsr } from '@ares/chassis'
+import { newKeyAndCsr } from '@ares/chassis'
 import {
   type ApiClient,
   type DeviceIdentity,
@@ -16,14 +16,16 @@ import mqtt from 'mqtt'
 import { Client } from 'pg'
 import { secretsOf } from './first-login'
 import { postgresFolder } from './postgres'
-import { searchFiles } from './secret-search'
-import { type Stack, startStack } from './stack'
+import { searchFiles, writingsOf } from './secret-search'
+import { Stack } from './stack'
+import { VaultRecorder } from './testing/vault-recorder'
 
 /**
  * The life of a device's certificate in the running stack: it comes in by itself, renews, and what was secret on the way
  * is on no disk and in no log.
  */
 let stack: Stack
+let recorder: VaultRecorder
 let api: ApiClient
 let organizationId: string
 let blueprintId: string
@@ -33,13 +35,18 @@ const secrets = new Map<string, string>()
 const privateKeys: string[] = []
 
 beforeAll(async () => {
-  const debug = { ARES_LOG_LEVEL: 'debug' }
-  stack = await startStack({
-    stateDir: mkdtempSync(join(tmpdir(), 'ares-certificates-')),
+  recorder = await VaultRecorder.start(() => stack.vault)
+  const stateDir = mkdtempSync(join(tmpdir(), 'ares-certificates-'))
+  const recorderCa = join(stateDir, 'recorder-ca.crt')
+  writeFileSync(recorderCa, recorder.caPem)
+  const debug = { ARES_LOG_LEVEL: 'debug', ARES_VAULT_ADDR: recorder.address, ARES_VAULT_CA_FILE: recorderCa }
+  stack = new Stack({
+    stateDir,
     ports: { http: 0, mqtt: 0, wss: 0 },
     env: { api: debug, listener: debug, authorizer: debug },
     postgresSettings: { fsync: 'off', full_page_writes: 'off' },
   })
+  await stack.start()
   api = stack.client()
   organizationId = (await api.post<{ id: string }>('/organizations', { name: 'Factory' })).id
   const blueprints = `/organizations/${organizationId}/blueprints`
@@ -57,6 +64,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await Promise.all(devices.map((device) => device.stop()))
   await stack?.stop()
+  await recorder?.stop()
   stack?.state.remove()
 }, 60_000)
 
@@ -160,39 +168,65 @@ it('the fleet doctor can look at everything: database, connections, broker, CAs,
   expect(diagnosis.items.map(({ code }) => code)).toEqual([])
 })
 
-/** What may lie on the disk, and the only places where: each is written 0600 or 0640. */
-const ALLOWED: Readonly<Record<string, readonly string[]>> = {
-  'a private key (PEM)': ['certs/emqx/emqx.key', 'vault/tls/server.key'],
-  'the first password': ['first-login.json'],
-  'the unseal key of Vault': ['vault/keys.json'],
-  'the bootstrap secret id of Vault': ['vault/keys.json'],
-  'a secret id': ['vault/keys.json'],
-  'the secret of the management API': ['emqx-api-keys'],
-  'the cookie of the broker': ['secrets.json'],
-}
+/** What may lie on the disk, the only places where, and who may read those. */
+const ALLOWED: ReadonlyArray<{ readonly path: string; readonly mode: number; readonly what: readonly string[] }> = [
+  { path: 'certs/emqx/emqx.key', mode: 0o640, what: ['a private key (PEM)'] },
+  { path: 'vault/tls/server.key', mode: 0o600, what: ['a private key (PEM)'] },
+  { path: 'first-login.json', mode: 0o600, what: ['the first password'] },
+  {
+    path: 'vault/keys.json',
+    mode: 0o600,
+    what: [
+      'the unseal key of Vault',
+      'the bootstrap secret id of Vault',
+      'the bootstrap role id of Vault',
+      'a secret id',
+    ],
+  },
+  { path: 'emqx-api-keys', mode: 0o640, what: ['the secret of the management API'] },
+  { path: 'secrets.json', mode: 0o600, what: ['the cookie of the broker'] },
+  { path: 'postgres/password', mode: 0o600, what: ['the password of PostgreSQL'] },
+]
 
 it('no private key, token, secret id or password is on the disk or in a log, but where it has to be', async () => {
   await collectSecrets()
   await Promise.all(devices.splice(0).map((device) => device.stop()))
   await stack.stop()
-  const folders = [stack.state.path, postgresFolder(stack.state.postgres)]
-  const needles = new Map([...secrets].map(([name, text]) => [name, [text]]))
-  // A key of a device in any writing: with its line ends, with those of JSON, or its middle alone.
-  needles.set('the key of a device', privateKeys.map(middleOf))
-  const found = await searchFiles(folders, needles, {
-    'a private key (PEM)': /-----BEGIN [A-Z ]*PRIVATE KEY-----/,
-    'a token of Vault': /\b(?:hv[sbr]\.[\w-]{20,}|[sbr]\.[A-Za-z0-9]{24})\b/,
-    'a token of a person': /\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{20,}/,
-    'a secret id': /"?secret_?id"?\s*[:=]\s*"?[0-9a-f]{8}-[0-9a-f]{4}-/i,
-  })
-  expect(found.files).toBeGreaterThan(20)
-  const misplaced = found.hits.filter(({ what, path }) => !ALLOWED[what]?.includes(path))
-  expect(misplaced).toEqual([])
-  // The search finds what is there: else it would prove nothing.
-  for (const [what, paths] of Object.entries(ALLOWED)) {
-    for (const path of paths) expect(found.hits).toContainEqual(expect.objectContaining({ what, path }))
+  await recorder.stop()
+  const needles = new Map([...secrets].map(([name, text]) => [name, writingsOf(text)]))
+  for (const [what, texts] of recorder.secrets()) {
+    // Three services have logged in, each with an opened secret id of its own.
+    expect([what, texts.length >= 3]).toEqual([what, true])
+    needles.set(what, texts.flatMap(writingsOf))
   }
-}, 90_000)
+  // A key of a device in any writing: with its line ends, with those of JSON, its middle alone, or its bytes.
+  needles.set(
+    'the key of a device',
+    privateKeys.map(middleOf).flatMap((line) => [line, bytesOf(line)]),
+  )
+  const postgres = postgresFolder(stack.state.postgres)
+  const found = await searchFiles([stack.state.path], needles, SHAPES)
+  const inPostgres = postgres === stack.state.postgres ? [] : (await searchFiles([postgres], needles, SHAPES)).hits
+  const hits = [...found.hits, ...inPostgres.map(({ what, path }) => ({ what, path: `postgres/${path}` }))]
+  expect(found.files).toBeGreaterThan(20)
+  const isAllowed = ({ what, path }: { what: string; path: string }) =>
+    ALLOWED.some((place) => place.path === path && place.what.includes(what))
+  expect(hits.filter((hit) => !isAllowed(hit))).toEqual([])
+  // The search finds what is there: else it would prove nothing.
+  for (const { path, mode, what } of ALLOWED) {
+    for (const each of what) expect(hits).toContainEqual({ what: each, path })
+    const file = path.startsWith('postgres/') ? join(postgres, path.slice('postgres/'.length)) : stack.state.at(path)
+    expect([path, (statSync(file).mode & 0o777).toString(8)]).toEqual([path, mode.toString(8)])
+  }
+}, 120_000)
+
+/** For what nobody here has seen. */
+const SHAPES = {
+  'a private key (PEM)': /-----BEGIN [A-Z ]*PRIVATE KEY-----/,
+  'a token of Vault': /\b(?:hv[sbr]\.[\w-]{20,}|[sbr]\.[A-Za-z0-9]{24})\b/,
+  'a token of a person': /\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{20,}/,
+  'a secret id': /"?secret_?id"?\s*[:=]\s*"?[0-9a-f]{8}-[0-9a-f]{4}-/i,
+}
 
 async function collectSecrets(): Promise<void> {
   const { email, password } = stack.login
@@ -204,24 +238,20 @@ async function collectSecrets(): Promise<void> {
     body: JSON.stringify({ email, password }),
   })
   secrets.set('the refresh token', ((await session.json()) as { refreshToken: string }).refreshToken)
+  secrets.set('the password of PostgreSQL', decodeURIComponent(new URL(stack.urls.database).password))
   secrets.set('the cookie of the broker', secretsOf(stack.state).cookie)
 
   const keys = await readVaultKeys(stack.vault.keyFile)
   secrets.set('the unseal key of Vault', keys?.unsealKey ?? '')
   secrets.set('the bootstrap secret id of Vault', keys?.bootstrap?.secretId ?? '')
+  secrets.set('the bootstrap role id of Vault', keys?.bootstrap?.roleId ?? '')
   const bootstrap = await loginForBootstrap(stack.vault, stack.vault.keyFile)
   secrets.set('the bootstrap token of Vault', bootstrap.token ?? '')
   const management = await bootstrap.read('kv/data/ares/emqx-management')
   const { secret } = (management?.data.data ?? {}) as { secret: string }
   secrets.set('the secret of the management API', secret)
-  // The way of a service: a wrapped secret id, opened, and a token for it.
-  const { roleId, wrapToken } = await issueWrappedSecretId(bootstrap, 'listener')
-  secrets.set('the wrapping token', wrapToken)
-  const service = createVaultClient(stack.vault)
-  const secretId = String((await service.unwrap(wrapToken)).data.secret_id)
-  secrets.set('the secret id of a service', secretId)
-  secrets.set('the token of a service', (await service.login(roleId, secretId)).token)
-  service.close()
+  // One that nobody has opened: it lies there as it was delivered.
+  secrets.set('a wrapping token', (await issueWrappedSecretId(bootstrap, 'listener')).wrapToken)
   bootstrap.close()
   for (const [name, text] of secrets) expect([name, text.length > 9]).toEqual([name, true])
 }
@@ -231,6 +261,9 @@ function middleOf(keyPem: string): string {
   const lines = keyPem.trim().split('\n')
   return lines[2] ?? ''
 }
+
+/** What a line of PEM says, as it would stand in a file that is not text. */
+const bytesOf = (line: string): string => Buffer.from(line, 'base64').toString('latin1')
 
 async function rowCount(deviceId: string): Promise<number> {
   const path = `/devices/${deviceId}/telemetry?limit=1000`

@@ -32,6 +32,21 @@ export async function searchFiles(
   return { files, hits }
 }
 
+/**
+ * How a secret may be written: as it is, and in base64 as part of anything (a Basic header, a JWT, a dump), where the bytes
+ * before it decide which of three writings it has. What is at the edges depends on the neighbours and is left out.
+ */
+export function writingsOf(secret: string): readonly string[] {
+  const inBase64 = [0, 1, 2].map((shift) => {
+    const encoded = Buffer.concat([Buffer.alloc(shift), Buffer.from(secret)]).toString('base64')
+    const first = Math.ceil((shift * 8) / 6)
+    const whole = Math.floor(((shift + Buffer.byteLength(secret)) * 8) / 6)
+    return encoded.slice(first, whole)
+  })
+  const urlSafe = inBase64.map((text) => text.replaceAll('+', '-').replaceAll('/', '_'))
+  return [...new Set([secret, ...inBase64, ...urlSafe])]
+}
+
 /** A secret on the border of two chunks is found, too. */
 const OVERLAP = 4_096
 
