@@ -2,6 +2,7 @@ import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { IngestRequest, type MetricValue } from './gen/ares/telemetry/v1/telemetry'
 import { decodeIngestRequest, encodeIngestRequest } from './ingest-codec'
+import { contractRequest, type PlainRequest, plainRequest } from './plain-telemetry'
 
 const text = fc.string({ unit: 'binary', maxLength: 200 }).filter((given) => !/\p{Surrogate}/u.test(given))
 const name = fc.oneof(text, fc.constantFrom('temperature', '__proto__', 'constructor', 'température'))
@@ -34,11 +35,23 @@ const message = fc.record({ deviceId: text, receivedAt: instant, payload, conten
 const request = fc.record({ batchId: text, listener: text, messages: fc.array(message, { maxLength: 5 }) })
 
 const generated = (given: IngestRequest): Buffer => Buffer.from(IngestRequest.encode(given).finish())
+const read = (bytes: Buffer): PlainRequest => plainRequest(IngestRequest.decode(bytes))
+
+it('holds the same as the generated messages', () => {
+  fc.assert(
+    fc.property(request, (given) => {
+      expect(contractRequest(plainRequest(given))).toEqual(given)
+    }),
+    { numRuns: 500 },
+  )
+})
 
 it('writes what the generated code reads', () => {
   fc.assert(
     fc.property(request, (given) => {
-      expect(IngestRequest.decode(encodeIngestRequest(given))).toEqual(IngestRequest.decode(generated(given)))
+      expect(IngestRequest.decode(encodeIngestRequest(plainRequest(given)))).toEqual(
+        IngestRequest.decode(generated(given)),
+      )
     }),
     { numRuns: 500 },
   )
@@ -47,18 +60,18 @@ it('writes what the generated code reads', () => {
 it('reads what the generated code writes, and what it writes itself', () => {
   fc.assert(
     fc.property(request, (given) => {
-      const expected = IngestRequest.decode(generated(given))
+      const expected = read(generated(given))
       expect(decodeIngestRequest(generated(given))).toEqual(expected)
-      expect(decodeIngestRequest(encodeIngestRequest(given))).toEqual(expected)
+      expect(decodeIngestRequest(encodeIngestRequest(plainRequest(given)))).toEqual(expected)
     }),
     { numRuns: 500 },
   )
 })
 
 it('answers to broken bytes as the generated code does', () => {
-  const outcome = (read: (bytes: Buffer) => IngestRequest, bytes: Buffer): unknown => {
+  const outcome = (decode: (bytes: Buffer) => PlainRequest, bytes: Buffer): unknown => {
     try {
-      return read(bytes)
+      return decode(bytes)
     } catch {
       return 'refused'
     }
@@ -74,8 +87,8 @@ it('answers to broken bytes as the generated code does', () => {
       for (const [at, byte] of changes) if (bytes.length > 0) bytes[at % bytes.length] = byte
       const part = bytes.subarray(0, bytes.length - (cut % 3))
       // As text: an instant that cannot be read does not equal itself.
-      const shown = (read: (bytes: Buffer) => IngestRequest) => inspect(outcome(read, part), { depth: 9 })
-      expect(shown(decodeIngestRequest)).toBe(shown((all) => IngestRequest.decode(all)))
+      const shown = (decode: (bytes: Buffer) => PlainRequest) => inspect(outcome(decode, part), { depth: 9 })
+      expect(shown(decodeIngestRequest)).toBe(shown(read))
     }),
     { numRuns: 1_000, endOnFailure: true },
   )

@@ -1,62 +1,96 @@
-import { makeGenericClientConstructor } from '@grpc/grpc-js'
+import {
+  type CallOptions,
+  type Client,
+  type ClientUnaryCall,
+  type handleUnaryCall,
+  type Metadata,
+  type MethodDefinition,
+  makeGenericClientConstructor,
+  type ServiceError,
+} from '@grpc/grpc-js'
 import {
   IngestRequest,
-  type Message,
-  type MetricValue,
-  type Report,
-  type Sample,
+  type IngestResponse,
   type TelemetryServiceClient,
+  type TelemetryServiceServer,
   TelemetryServiceService,
 } from './gen/ares/telemetry/v1/telemetry'
+import {
+  contractRequest,
+  type PlainMessage,
+  type PlainMetrics,
+  type PlainReport,
+  type PlainRequest,
+  type PlainSample,
+  type PlainValue,
+  plainRequest,
+} from './plain-telemetry'
 
 /**
  * IngestRequest on the wire, for the one call where it counts: ten thousand reports a second go through it. The bytes are
  * those of the contract, any protobuf library reads them; only how they are made and read is by hand, in one buffer and
- * without an object for each nested message. Five metrics a report: 1.8 us to write in place of 5.2, 2.4 us to
- * read in place of 5.8.
+ * without an object for each nested message and value. That takes half of the generated code's time to write and a third
+ * to read, and leaves less garbage.
  *
  * Whatever is unusual (an instant before 1970, a field that we do not know) is left to the generated code, which is right
  * in all cases; `ingest-codec.test.ts` holds both against each other.
  */
-export function encodeIngestRequest(request: IngestRequest): Buffer {
+export function encodeIngestRequest(request: PlainRequest): Buffer {
   try {
     return new Writer(sizeHint(request)).request(request)
   } catch (error) {
     if (error !== UNUSUAL) throw error
-    return Buffer.from(IngestRequest.encode(request).finish())
+    return Buffer.from(IngestRequest.encode(contractRequest(request)).finish())
   }
 }
 
 /** @throws Error for bytes that are no IngestRequest */
-export function decodeIngestRequest(bytes: Buffer): IngestRequest {
+export function decodeIngestRequest(bytes: Buffer): PlainRequest {
   try {
     return new Reader(bytes).request()
   } catch (error) {
     if (error !== UNUSUAL) throw error
-    return IngestRequest.decode(bytes)
+    return plainRequest(IngestRequest.decode(bytes))
   }
 }
 
 /** TelemetryService with this codec. For the server. */
-export const telemetryService: typeof TelemetryServiceService = {
+export const telemetryService = {
   ...TelemetryServiceService,
   ingest: {
     ...TelemetryServiceService.ingest,
     requestSerialize: encodeIngestRequest,
     requestDeserialize: decodeIngestRequest,
-  },
+  } satisfies MethodDefinition<PlainRequest, IngestResponse>,
+}
+
+/** What serves it. */
+export interface PlainTelemetryServer extends Omit<TelemetryServiceServer, 'ingest'> {
+  ingest: handleUnaryCall<PlainRequest, IngestResponse>
 }
 
 /** TelemetryServiceClient with this codec. */
 export const IngestClient = makeGenericClientConstructor(
   telemetryService,
   'ares.telemetry.v1.TelemetryService',
-) as unknown as typeof TelemetryServiceClient
+) as unknown as new (
+  ...options: ConstructorParameters<typeof Client>
+) => IngestClient
+
+export interface IngestClient extends Client {
+  readonly reportLoad: TelemetryServiceClient['reportLoad']
+  ingest(
+    request: PlainRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: IngestResponse) => void,
+  ): ClientUnaryCall
+}
 
 /** Thrown where the generated code has to take over; one object, because it is no error. */
 const UNUSUAL = Symbol('unusual')
 
-function sizeHint({ messages }: IngestRequest): number {
+function sizeHint({ messages }: PlainRequest): number {
   let size = 1_024
   for (const { payload, topic } of messages) size += payload.length * 2 + topic.length + 256
   return size
@@ -85,14 +119,14 @@ class Writer {
     this.bytes = Buffer.allocUnsafe(size)
   }
 
-  request({ batchId, listener, messages }: IngestRequest): Buffer {
+  request({ batchId, listener, messages }: PlainRequest): Buffer {
     this.text(TAG.request.batchId, batchId)
     this.text(TAG.request.listener, listener)
     for (const message of messages) this.message(message)
     return this.bytes.subarray(0, this.at)
   }
 
-  private message({ deviceId, receivedAt, payload, content, topic }: Message): void {
+  private message({ deviceId, receivedAt, payload, content, topic }: PlainMessage): void {
     const start = this.open(TAG.request.messages)
     this.text(TAG.message.deviceId, deviceId)
     this.instant(TAG.message.receivedAt, receivedAt)
@@ -114,7 +148,7 @@ class Writer {
     this.close(start)
   }
 
-  private report({ sequence, component, timestamp, metrics, samples }: Report): void {
+  private report({ sequence, component, timestamp, metrics, samples }: PlainReport): void {
     const start = this.open(TAG.message.report)
     if (sequence !== undefined) {
       const count = Number(sequence)
@@ -130,7 +164,7 @@ class Writer {
     this.close(start)
   }
 
-  private sample({ component, timestamp, metrics }: Sample): void {
+  private sample({ component, timestamp, metrics }: PlainSample): void {
     const start = this.open(TAG.report.samples)
     this.text(TAG.sample.component, component)
     this.instant(TAG.sample.timestamp, timestamp)
@@ -138,30 +172,30 @@ class Writer {
     this.close(start)
   }
 
-  private metrics(tag: number, metrics: Readonly<Record<string, MetricValue>>): void {
-    for (const name of Object.keys(metrics)) {
-      const value = metrics[name]?.value
+  private metrics(tag: number, metrics: PlainMetrics): void {
+    for (const name in metrics) {
+      const value = metrics[name]
       const start = this.open(tag)
       this.text(TAG.entry.key, name)
-      switch (value?.$case) {
+      switch (typeof value) {
         case 'number':
           this.need(16)
           this.bytes[this.at++] = TAG.entry.value
           this.bytes[this.at++] = 9
           this.bytes[this.at++] = TAG.value.number
-          this.at = this.bytes.writeDoubleLE(value.value, this.at)
+          this.at = this.bytes.writeDoubleLE(value, this.at)
           break
-        case 'flag':
+        case 'boolean':
           this.need(8)
           this.bytes[this.at++] = TAG.entry.value
           this.bytes[this.at++] = 2
           this.bytes[this.at++] = TAG.value.flag
-          this.bytes[this.at++] = value.value ? 1 : 0
+          this.bytes[this.at++] = value ? 1 : 0
           break
-        case 'text': {
+        case 'string': {
           const inner = this.open(TAG.entry.value)
           // Also when it is empty: it is the case that counts.
-          this.textAlways(TAG.value.text, value.value)
+          this.textAlways(TAG.value.text, value)
           this.close(inner)
           break
         }
@@ -172,9 +206,8 @@ class Writer {
     }
   }
 
-  private instant(tag: number, date: Date | undefined): void {
-    if (!date) return
-    const epochMs = date.getTime()
+  private instant(tag: number, epochMs: number | undefined): void {
+    if (epochMs === undefined) return
     if (!(epochMs >= 0) || !Number.isInteger(epochMs)) throw UNUSUAL
     const seconds = Math.floor(epochMs / 1_000)
     const nanos = (epochMs % 1_000) * 1_000_000
@@ -261,32 +294,34 @@ class Reader {
 
   constructor(private readonly bytes: Buffer) {}
 
-  request(): IngestRequest {
-    const request = { batchId: '', listener: '', messages: [] as Message[] }
+  request(): PlainRequest {
+    let batchId = ''
+    let listener = ''
+    const messages: PlainMessage[] = []
     const end = this.bytes.length
     while (this.at < end) {
       switch (this.bytes[this.at++]) {
         case TAG.request.batchId:
-          request.batchId = this.text(end)
+          batchId = this.text(end)
           break
         case TAG.request.listener:
-          request.listener = this.text(end)
+          listener = this.text(end)
           break
         case TAG.request.messages:
-          request.messages.push(this.message(this.end(end)))
+          messages.push(this.message(this.end(end)))
           break
         default:
           throw UNUSUAL
       }
     }
-    return request
+    return { batchId, listener, messages }
   }
 
-  private message(end: number): Message {
+  private message(end: number): PlainMessage {
     let deviceId = ''
-    let receivedAt: Date | undefined
+    let receivedAt: number | undefined
     let payload: Buffer = NOTHING
-    let content: Message['content']
+    let content: PlainMessage['content']
     let topic = ''
     while (this.at < end) {
       switch (this.bytes[this.at++]) {
@@ -318,12 +353,12 @@ class Reader {
     return { deviceId, receivedAt, payload, content, topic }
   }
 
-  private report(end: number): Report {
+  private report(end: number): PlainReport {
     let sequence: bigint | undefined
     let component = ''
-    let timestamp: Date | undefined
-    const metrics: Record<string, MetricValue> = {}
-    const samples: Sample[] = []
+    let timestamp: number | undefined
+    const metrics: Record<string, PlainValue> = {}
+    const samples: PlainSample[] = []
     while (this.at < end) {
       switch (this.bytes[this.at++]) {
         case TAG.report.sequence:
@@ -348,10 +383,10 @@ class Reader {
     return { sequence, component, timestamp, metrics, samples }
   }
 
-  private sample(end: number): Sample {
+  private sample(end: number): PlainSample {
     let component = ''
-    let timestamp: Date | undefined
-    const metrics: Record<string, MetricValue> = {}
+    let timestamp: number | undefined
+    const metrics: Record<string, PlainValue> = {}
     while (this.at < end) {
       switch (this.bytes[this.at++]) {
         case TAG.sample.component:
@@ -370,19 +405,19 @@ class Reader {
     return { component, timestamp, metrics }
   }
 
-  private entry(end: number, metrics: Record<string, MetricValue>): void {
+  private entry(end: number, metrics: Record<string, PlainValue>): void {
     if (this.bytes[this.at++] !== TAG.entry.key) throw UNUSUAL
     const name = this.text(end)
     if (name === '__proto__' || this.bytes[this.at++] !== TAG.entry.value) throw UNUSUAL
     const stop = this.end(end)
     const tag = this.bytes[this.at++]
     if (tag === TAG.value.number && stop - this.at === 8) {
-      metrics[name] = { value: { $case: 'number', value: this.bytes.readDoubleLE(this.at) } }
+      metrics[name] = this.bytes.readDoubleLE(this.at)
       this.at += 8
     } else if (tag === TAG.value.flag) {
-      metrics[name] = { value: { $case: 'flag', value: this.varint(stop) !== 0 } }
+      metrics[name] = this.varint(stop) !== 0
     } else if (tag === TAG.value.text) {
-      metrics[name] = { value: { $case: 'text', value: this.text(stop) } }
+      metrics[name] = this.text(stop)
     } else throw UNUSUAL
     if (this.at !== end || stop !== end) throw UNUSUAL
   }
@@ -399,7 +434,7 @@ class Reader {
     return { reason, detail }
   }
 
-  private instant(end: number): Date {
+  private instant(end: number): number {
     let seconds = 0
     let nanos = 0
     while (this.at < end) {
@@ -409,7 +444,8 @@ class Reader {
       else throw UNUSUAL
     }
     if (nanos > 999_999_999) throw UNUSUAL
-    return new Date(seconds * 1_000 + nanos / 1_000_000)
+    const epochMs = Math.trunc(seconds * 1_000 + nanos / 1_000_000)
+    return epochMs <= LAST_MS ? epochMs : Number.NaN
   }
 
   private text(limit: number): string {
@@ -444,6 +480,9 @@ class Reader {
 }
 
 const NOTHING = Buffer.alloc(0)
+
+/** The last instant that a Date can hold. */
+const LAST_MS = 8.64e15
 
 /**
  * Ids of devices, components and metrics come again with each report: the text that was made the last time is given out

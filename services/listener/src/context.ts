@@ -15,7 +15,6 @@ import { serviceCommonName } from '@ares/proto'
 import { CommandServiceClient } from '@ares/proto/commands/v1/commands'
 import { DeviceServiceClient } from '@ares/proto/devices/v1/devices'
 import { IngestClient } from '@ares/proto/ingest-codec'
-import type { TelemetryServiceClient } from '@ares/proto/telemetry/v1/telemetry'
 import type { Registry } from 'prom-client'
 import type { ListenerConfig } from './config'
 
@@ -27,7 +26,7 @@ export interface ListenerContext {
   readonly metrics: Registry
   readonly identity: LeafSource & { stop(): Promise<void> }
   readonly api: {
-    readonly telemetry: TelemetryServiceClient
+    readonly telemetry: IngestClient
     readonly devices: DeviceServiceClient
     readonly commands: CommandServiceClient
   }

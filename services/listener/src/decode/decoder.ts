@@ -1,4 +1,4 @@
-import type { Report, Undecodable } from '@ares/proto/telemetry/v1/telemetry'
+import type { PlainContent, PlainReport } from '@ares/proto/plain-telemetry'
 
 /**
  * Decoders: from the bytes of a telemetry message to a report that api can take without looking at the bytes again.
@@ -29,9 +29,7 @@ export interface Decoder {
   decode(payload: Buffer, receivedAt: Date): Decoded
 }
 
-export type Decoded =
-  | { readonly $case: 'report'; readonly value: Report }
-  | { readonly $case: 'undecodable'; readonly value: Undecodable }
+export type Decoded = PlainContent
 
 /** The stable words of `Undecodable.reason`. */
 export type UndecodableReason =
@@ -63,7 +61,7 @@ export class Unreadable extends Error {
 }
 
 /** Wraps the parsing part of a format: bounds the size before it, and turns what it throws into an answer. */
-export function guarded(read: (payload: Buffer, receivedAt: Date) => Report): Decoder {
+export function guarded(read: (payload: Buffer, receivedAt: Date) => PlainReport): Decoder {
   return {
     decode(payload, receivedAt) {
       if (payload.length > MAX_PAYLOAD_BYTES) {

@@ -1,7 +1,7 @@
-import type { MetricValue, Report, Sample } from '@ares/proto/telemetry/v1/telemetry'
+import type { PlainMetrics, PlainReport, PlainSample } from '@ares/proto/plain-telemetry'
 import { guarded, Unreadable } from './decoder'
 import { parseJson } from './json-scan'
-import { checkMetricName, checkShape, instantOf, metricValue, sequenceOf } from './report-rules'
+import { checkMetrics, checkShape, instantOf, sequenceOf } from './report-rules'
 
 /**
  * The JSON report of the device guide: `{sequence?, component, timestamp?, metrics}`, or `samples` in place of `metrics`.
@@ -15,10 +15,10 @@ export const jsonReport = guarded((payload) => {
     timestamp: timestamp(body.timestamp, 'timestamp'),
     metrics: body.metrics === undefined ? {} : metrics(body.metrics, 'metrics'),
     samples: body.samples === undefined ? [] : samples(body.samples),
-  } satisfies Report)
+  } satisfies PlainReport)
 })
 
-function samples(value: unknown): Sample[] {
+function samples(value: unknown): PlainSample[] {
   if (!Array.isArray(value)) throw new Unreadable('malformed', 'samples must be an array')
   return value.map((item, index) => {
     const where = `samples[${index}]`
@@ -31,15 +31,8 @@ function samples(value: unknown): Sample[] {
   })
 }
 
-function metrics(value: unknown, where: string): Record<string, MetricValue> {
-  const given = object(value, where)
-  const read: Record<string, MetricValue> = {}
-  for (const name of Object.keys(given)) {
-    checkMetricName(name)
-    read[name] = metricValue(given[name], name)
-  }
-  return read
-}
+/** The object that was parsed is the answer: nothing of it is copied. */
+const metrics = (value: unknown, where: string): PlainMetrics => checkMetrics(object(value, where))
 
 function component(value: unknown, where: string): string {
   if (value === undefined) return ''
@@ -47,7 +40,7 @@ function component(value: unknown, where: string): string {
   return value
 }
 
-function timestamp(value: unknown, where: string): Date | undefined {
+function timestamp(value: unknown, where: string): number | undefined {
   if (value === undefined) return undefined
   if (typeof value === 'number') return instantOf(value, where)
   if (typeof value === 'string') return instantOf(epochOfIso(value), where)

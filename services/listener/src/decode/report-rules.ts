@@ -1,10 +1,10 @@
-import type { MetricValue, Report, Sample } from '@ares/proto/telemetry/v1/telemetry'
+import type { PlainMetrics, PlainReport, PlainSample, PlainValue } from '@ares/proto/plain-telemetry'
 import { MAX_METRICS, MAX_NAME_LENGTH, MAX_SAMPLES, MAX_TEXT_BYTES, Unreadable } from './decoder'
 
 /** What must be true of a report, whatever format it came in. Each function throws Unreadable with the reason. */
 
 /** @throws Unreadable when the report has nothing in it, both forms, or too much */
-export function checkShape(report: Report): Report {
+export function checkShape(report: PlainReport): PlainReport {
   const names = Object.keys(report.metrics).length
   if (names > 0 && report.samples.length > 0) {
     throw new Unreadable('malformed', 'a report has either metrics or samples, not both')
@@ -25,7 +25,7 @@ export function checkShape(report: Report): Report {
   return report
 }
 
-function checkSample(sample: Sample, defaultComponent: string, index: number): void {
+function checkSample(sample: PlainSample, defaultComponent: string, index: number): void {
   const names = Object.keys(sample.metrics).length
   if (names === 0) throw new Unreadable('empty', `samples[${index}] has no metrics`)
   checkCount(names, `samples[${index}].metrics`)
@@ -39,6 +39,15 @@ function checkCount(names: number, where: string): void {
 
 function checkComponent(name: string, where: string): void {
   if (!isName(name)) throw new Unreadable('bad_value', `${where} must be a text of 1 to ${MAX_NAME_LENGTH} characters`)
+}
+
+/** @returns what was given @throws Unreadable for a name that no metric can have, and for a value that cannot be stored */
+export function checkMetrics(metrics: Readonly<Record<string, unknown>>): PlainMetrics {
+  for (const name in metrics) {
+    checkMetricName(name)
+    metricValue(metrics[name], name)
+  }
+  return metrics as PlainMetrics
 }
 
 /** @throws Unreadable for a name that no metric can have */
@@ -63,20 +72,22 @@ function remember(name: string): true {
 }
 
 /** @throws Unreadable for a value that cannot be stored */
-export function metricValue(value: unknown, name: string): MetricValue {
+export function metricValue(value: unknown, name: string): PlainValue {
   switch (typeof value) {
     case 'number':
-      if (Number.isFinite(value)) return { value: { $case: 'number', value } }
+      if (Number.isFinite(value)) return value
       throw new Unreadable('bad_value', `metric ${quoted(name)} is not a finite number`)
     case 'boolean':
-      return { value: { $case: 'flag', value } }
+      return value
     case 'string':
       // No text is longer in UTF-8 than three bytes a unit: the exact count is for the few in between.
       if (value.length * 3 > MAX_TEXT_BYTES && Buffer.byteLength(value) > MAX_TEXT_BYTES) {
         throw new Unreadable('bad_value', `metric ${quoted(name)} is a text of more than ${MAX_TEXT_BYTES} bytes`)
       }
-      if (isStorable(value)) return { value: { $case: 'text', value } }
+      if (isStorable(value)) return value
       throw new Unreadable('bad_value', `metric ${quoted(name)} holds a character that cannot be stored`)
+    case 'undefined':
+      throw new Unreadable('bad_value', `metric ${quoted(name)} has no value`)
     default:
       throw new Unreadable('bad_value', `metric ${quoted(name)} is neither a number, a boolean nor a text`)
   }
@@ -93,9 +104,9 @@ export function sequenceOf(value: number | bigint): bigint {
   throw new Unreadable('bad_value', 'sequence must be a whole number from 0 to 2^53 - 1')
 }
 
-/** From year 1 to year 9999, what both protobuf and PostgreSQL hold. @throws Unreadable bad_timestamp */
-export function instantOf(epochMs: number, where: string): Date {
-  if (epochMs >= EARLIEST_MS && epochMs <= LATEST_MS) return new Date(Math.floor(epochMs))
+/** From year 1 to year 9999, what both protobuf and PostgreSQL hold. @returns epoch milliseconds @throws Unreadable bad_timestamp */
+export function instantOf(epochMs: number, where: string): number {
+  if (epochMs >= EARLIEST_MS && epochMs <= LATEST_MS) return Math.floor(epochMs)
   throw new Unreadable('bad_timestamp', `${where} cannot be read, or is outside the years 1 to 9999`)
 }
 

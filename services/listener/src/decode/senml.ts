@@ -1,4 +1,4 @@
-import type { MetricValue, Report, Sample } from '@ares/proto/telemetry/v1/telemetry'
+import type { PlainReport, PlainSample, PlainValue } from '@ares/proto/plain-telemetry'
 import { guarded, MAX_SAMPLES, Unreadable } from './decoder'
 import { parseJson } from './json-scan'
 import { checkMetricName, checkShape, instantOf, metricValue, quoted } from './report-rules'
@@ -17,7 +17,7 @@ export const senml = guarded((payload, receivedAt) => {
   const pack = parseJson(payload)
   if (!Array.isArray(pack)) throw new Unreadable('malformed', 'a SenML pack is an array')
   const base: Base = { name: '', time: 0, value: 0, sum: 0 }
-  const samples = new Map<string, Sample>()
+  const samples = new Map<string, SampleSoFar>()
   pack.forEach((item, index) => {
     const record = recordOf(item, index)
     applyBase(base, record, index)
@@ -25,9 +25,17 @@ export const senml = guarded((payload, receivedAt) => {
     addRecord(samples, base, record, { index, receivedAt })
   })
   const [only, ...more] = samples.values()
-  if (only && more.length === 0) return checkShape({ ...only, samples: [] } satisfies Report)
-  return checkShape({ component: '', metrics: {}, samples: [...samples.values()] } satisfies Report)
+  if (only && more.length === 0) return checkShape({ ...only, sequence: undefined, samples: [] } satisfies PlainReport)
+  return checkShape({
+    sequence: undefined,
+    component: '',
+    timestamp: undefined,
+    metrics: {},
+    samples: [...samples.values()],
+  } satisfies PlainReport)
 })
+
+type SampleSoFar = PlainSample & { readonly metrics: Record<string, PlainValue> }
 
 /** Base fields, as they stand after the records so far. */
 interface Base {
@@ -100,14 +108,14 @@ const isBaseOnly = (record: SenmlRecord): boolean =>
   !['n', 't', 'v', 'vs', 'vb', 'vd', 's'].some((field) => field in record)
 
 function addRecord(
-  samples: Map<string, Sample>,
+  samples: Map<string, SampleSoFar>,
   base: Base,
   record: SenmlRecord,
   at: { readonly index: number; readonly receivedAt: Date },
 ): void {
   const { component, metric } = namesOf(`${base.name}${record.n ?? ''}`, at.index)
   const timestamp = timeOf(base.time + (record.t ?? 0), at.receivedAt)
-  const key = `${timestamp?.getTime() ?? ''} ${component}`
+  const key = `${timestamp ?? ''} ${component}`
   let sample = samples.get(key)
   if (!sample) {
     if (samples.size >= MAX_SAMPLES) throw new Unreadable('bad_value', `more than ${MAX_SAMPLES} samples`)
@@ -119,7 +127,7 @@ function addRecord(
   if (record.s !== undefined) addMetric(sample, `${metric}_sum`, metricValue(base.sum + record.s, `${metric}_sum`))
 }
 
-function addMetric(sample: Sample, name: string, value: MetricValue): void {
+function addMetric(sample: SampleSoFar, name: string, value: PlainValue): void {
   checkMetricName(name)
   if (Object.hasOwn(sample.metrics, name)) {
     throw new Unreadable('duplicate_key', `metric ${quoted(name)} occurs twice for one component and instant`)
@@ -142,7 +150,7 @@ function namesOf(name: string, index: number): { component: string; metric: stri
 // RFC 8428 section 4.5.3: values below 2^28 are relative to now.
 const FIRST_ABSOLUTE_SECOND = 2 ** 28
 
-function timeOf(seconds: number, receivedAt: Date): Date | undefined {
+function timeOf(seconds: number, receivedAt: Date): number | undefined {
   if (seconds === 0) return undefined
   const origin = seconds < FIRST_ABSOLUTE_SECOND ? receivedAt.getTime() : 0
   return instantOf(origin + Math.round(seconds * 1_000), 'the time of a record')

@@ -1,8 +1,9 @@
 import { unary } from '@ares/chassis'
-import type { ReportLoadResponse, TelemetryServiceClient } from '@ares/proto/telemetry/v1/telemetry'
+import type { IngestClient } from '@ares/proto/ingest-codec'
+import type { ReportLoadResponse } from '@ares/proto/telemetry/v1/telemetry'
 
 export interface LoadParts {
-  readonly client: TelemetryServiceClient
+  readonly client: IngestClient
   /** MQTT client id of this listener. */
   readonly listener: string
   /** Messages that may be held. */

@@ -1,12 +1,8 @@
 import { unary } from '@ares/chassis'
 import { topics } from '@ares/proto'
-import {
-  type IngestResponse,
-  type Message,
-  Result,
-  type TelemetryServiceClient,
-  type Undecodable,
-} from '@ares/proto/telemetry/v1/telemetry'
+import type { IngestClient } from '@ares/proto/ingest-codec'
+import type { PlainMessage } from '@ares/proto/plain-telemetry'
+import { type IngestResponse, Result, type Undecodable } from '@ares/proto/telemetry/v1/telemetry'
 import { type Batch, Batcher, type Settleable } from '../batcher'
 import { MAX_PAYLOAD_BYTES, undecodable } from '../decode/decoder'
 import { decode } from '../decode/formats'
@@ -24,7 +20,7 @@ export class TelemetrySink implements Sink {
 
   constructor(
     private readonly parts: SinkParts & {
-      readonly client: TelemetryServiceClient
+      readonly client: IngestClient
       /** MQTT client id of this listener. */
       readonly listener: string
       readonly tell: (messages: ReadonlyArray<{ topic: string; payload: string }>) => void
@@ -59,11 +55,11 @@ export class TelemetrySink implements Sink {
     this.batcher.stop()
   }
 
-  private add(delivery: Delivery, read: Pick<Message, 'deviceId' | 'content' | 'topic'>): void {
+  private add(delivery: Delivery, read: Pick<PlainMessage, 'deviceId' | 'content' | 'topic'>): void {
     const payload = bounded(delivery.payload)
-    const message: Message = {
+    const message: PlainMessage = {
       deviceId: read.deviceId,
-      receivedAt: delivery.receivedAt,
+      receivedAt: delivery.receivedAt.getTime(),
       payload,
       content: read.content,
       topic: boundedTopic(read.topic),
@@ -134,7 +130,7 @@ export class TelemetrySink implements Sink {
 class HeldMessage implements Settleable {
   constructor(
     readonly delivery: Delivery,
-    readonly message: Message,
+    readonly message: PlainMessage,
     readonly bytes: number,
     /** It is on its way to the dead letters already. */
     readonly condemned = false,

@@ -28,30 +28,25 @@ export function recordOf(
   fates: readonly Fate[],
   rows: readonly PendingRow[],
 ): BatchRecord {
-  const byKey = new Map<string, DeviceHour>()
-  messages.forEach((message, position) => {
-    const hour = Math.floor(message.receivedAt / HOUR_MS) * HOUR_MS
-    const key = `${hour}:${message.deviceId}`
-    let entry = byKey.get(key)
+  // By hour and then by device: a key of both would be a new text for each message.
+  const byHour = new Map<number, Map<string, DeviceHour>>()
+  messages.forEach(({ deviceId, receivedAt, sequence }, position) => {
+    const hour = Math.floor(receivedAt / HOUR_MS) * HOUR_MS
+    let ofHour = byHour.get(hour)
+    if (!ofHour) {
+      ofHour = new Map()
+      byHour.set(hour, ofHour)
+    }
+    let entry = ofHour.get(deviceId)
     if (!entry) {
-      entry = {
-        deviceId: message.deviceId,
-        hour,
-        received: 0,
-        committed: 0,
-        duplicate: 0,
-        dead_lettered: 0,
-        sequences: [],
-      }
-      byKey.set(key, entry)
+      entry = { deviceId, hour, received: 0, committed: 0, duplicate: 0, dead_lettered: 0, sequences: [] }
+      ofHour.set(deviceId, entry)
     }
     entry.received += 1
     entry[fates[position] ?? 'duplicate'] += 1
-    if (message.sequence !== undefined && message.sequence <= Number.MAX_SAFE_INTEGER) {
-      entry.sequences.push(Number(message.sequence))
-    }
+    if (sequence !== undefined && sequence <= Number.MAX_SAFE_INTEGER) entry.sequences.push(Number(sequence))
   })
-  const hours = [...byKey.values()]
+  const hours = [...byHour.values()].flatMap((ofHour) => [...ofHour.values()])
   const counts = hours.map((entry) => [
     entry.deviceId,
     entry.hour,

@@ -1,3 +1,4 @@
+import type { PlainMetrics } from '@ares/proto/plain-telemetry'
 import type { CheckedSample } from './report.check'
 
 /** One row of the table `telemetry` as a batch wants it, after reports of one component and instant were merged. */
@@ -5,13 +6,11 @@ export interface PendingRow {
   readonly componentId: number
   /** Epoch milliseconds. */
   readonly capturedAt: number
-  readonly names: string[]
-  /** JSON of the values, in the order of the names. */
-  readonly values: string[]
+  readonly metrics: PlainMetrics
   /** Position of the message that brought the row. */
   readonly message: number
   /** Later messages that brought metrics the ones before did not have. */
-  more?: Contribution[]
+  readonly more?: readonly Contribution[]
 }
 
 export interface Contribution {
@@ -43,36 +42,30 @@ export type Fate = 'committed' | 'duplicate' | 'dead_lettered'
  * first; the first value of a metric stands, here as in the database.
  */
 export class PendingRows {
-  private readonly byKey = new Map<string, PendingRow>()
+  private readonly rows: PendingRow[] = []
 
-  /** @param message position of the message that the sample came in */
-  add(message: number, sample: CheckedSample): void {
-    const key = `${sample.componentId}:${sample.capturedAt}`
-    const row = this.byKey.get(key)
-    if (row) merge(row, message, sample)
-    else {
-      const { componentId, capturedAt } = sample
-      this.byKey.set(key, { componentId, capturedAt, names: [...sample.names], values: [...sample.values], message })
-    }
-  }
-
-  find(componentId: number, capturedAt: number): PendingRow | undefined {
-    return this.byKey.get(`${componentId}:${capturedAt}`)
+  /** @param message position of the message that the sample came in; later ones come later */
+  add(message: number, { componentId, capturedAt, metrics }: CheckedSample): void {
+    this.rows.push({ componentId, capturedAt, metrics, message })
   }
 
   /** In the order of the key: two transactions that lock the same rows in the same order cannot deadlock. */
-  sorted(): PendingRow[] {
-    return [...this.byKey.values()].sort((a, b) => a.componentId - b.componentId || a.capturedAt - b.capturedAt)
+  merged(): PendingRow[] {
+    // Equal keys keep their order (sort is stable), so the first of them is the one that came first.
+    const sorted = this.rows.toSorted((a, b) => a.componentId - b.componentId || a.capturedAt - b.capturedAt)
+    const merged: PendingRow[] = []
+    for (const row of sorted) {
+      const last = merged.at(-1)
+      if (last?.componentId === row.componentId && last.capturedAt === row.capturedAt)
+        merged.splice(-1, 1, mergeOf(last, row))
+      else merged.push(row)
+    }
+    return merged
   }
 }
 
-function merge(row: PendingRow, message: number, sample: CheckedSample): void {
-  const added: string[] = []
-  sample.names.forEach((name, position) => {
-    if (row.names.includes(name)) return
-    row.names.push(name)
-    row.values.push(sample.values[position] ?? 'null')
-    added.push(name)
-  })
-  if (added.length > 0) row.more = [...(row.more ?? []), { message, names: added }]
+function mergeOf(first: PendingRow, { message, metrics }: PendingRow): PendingRow {
+  const names = Object.keys(metrics).filter((name) => !Object.hasOwn(first.metrics, name))
+  if (names.length === 0) return first
+  return { ...first, metrics: { ...metrics, ...first.metrics }, more: [...(first.more ?? []), { message, names }] }
 }

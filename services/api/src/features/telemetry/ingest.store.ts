@@ -1,4 +1,5 @@
 import type { Pool, PoolClient } from 'pg'
+import { doubleArray, intArray, jsonbArray } from '../../database/binary-array'
 import { describeError, isDatabaseAway, isDataFault } from '../../database/faults'
 import { type BatchRecord, correctionOf, type RecordedMessage, type ReplayFate, recordOf } from './batch-record'
 import type { Fate, PendingDeadLetter, PendingRow, PendingRows } from './ingest.batch'
@@ -43,7 +44,7 @@ export class IngestStore {
   /** @returns the fate of each message, in order
    *  @throws DataRejected  @throws whatever `pg` throws when the store cannot be reached: nothing is known then */
   async commit(batch: Batch): Promise<Fate[]> {
-    const rows = batch.rows.sorted()
+    const rows = batch.rows.merged()
     return this.attempts(rows, (client) => write(client, batch, rows))
   }
 
@@ -51,9 +52,9 @@ export class IngestStore {
    *  @returns what became of each letter, in order; undefined: another replay was there first
    *  @throws as `commit` */
   async replay({ rows: pending, letters, mark }: Replay): Promise<Array<ReplayFate | undefined>> {
-    const rows = pending.sorted()
+    const rows = pending.merged()
     return this.attempts(rows, async (client) => {
-      const stored = await writeRows(client, pending, rows)
+      const stored = await writeRows(client, rows)
       const fates = letters.map((_, position): ReplayFate => (stored.has(position) ? 'committed' : 'duplicate'))
       const marked = await mark(client, fates)
       const kept = fates.map((fate, position) => (marked.has(position) ? fate : undefined))
@@ -108,7 +109,7 @@ async function rollBack(client: PoolClient, reason: unknown): Promise<Error | un
 const MAX_ATTEMPTS = 4
 
 async function write(client: PoolClient, batch: Batch, rows: readonly PendingRow[]): Promise<Fate[]> {
-  const stored = rows.length > 0 ? await writeRows(client, batch.rows, rows) : new Set<number>()
+  const stored = rows.length > 0 ? await writeRows(client, rows) : new Set<number>()
   if (batch.deadLetters.length > 0) await writeDeadLetters(client, batch.batchId, batch.deadLetters)
   const fates = batch.messages.map((_, position): Fate => {
     if (batch.dead.has(position)) return 'dead_lettered'
@@ -123,23 +124,24 @@ async function writeRecord(client: PoolClient, { counts, sequences, dirty }: Bat
 }
 
 /** @returns positions of the messages of which at least one value was new */
-async function writeRows(client: PoolClient, pending: PendingRows, rows: readonly PendingRow[]): Promise<Set<number>> {
+async function writeRows(client: PoolClient, rows: readonly PendingRow[]): Promise<Set<number>> {
   const merged = rows.some((row) => row.more)
   const result = await client.query<{ total: number; written: readonly WrittenRow[] | null }>({
     name: 'ingest-telemetry',
     text: UPSERT_TELEMETRY,
     values: [
-      `{${rows.map((row) => row.componentId).join()}}`,
-      `{${rows.map((row) => row.capturedAt).join()}}`,
-      `{${rows.map(arrayElement).join()}}`,
+      intArray(rows.map((row) => row.componentId)),
+      doubleArray(rows.map((row) => row.capturedAt)),
+      jsonbArray(rows.map((row) => JSON.stringify(row.metrics))),
       merged,
     ],
   })
   const { total, written } = result.rows[0] ?? { total: 0, written: null }
   if (total === rows.length && !merged) return new Set(rows.map((row) => row.message))
   const stored = new Set<number>()
+  const byKey = new Map(rows.map((row) => [`${row.componentId}:${row.capturedAt}`, row]))
   for (const [componentId, capturedAt, before] of written ?? []) {
-    const row = pending.find(componentId, capturedAt)
+    const row = byKey.get(`${componentId}:${capturedAt}`)
     if (row) addContributors(stored, row, before ?? [])
   }
   return stored
@@ -156,35 +158,9 @@ function addContributors(stored: Set<number>, row: PendingRow, before: readonly 
   }
   const isNew = (name: string) => !before.includes(name)
   const later = new Set(row.more.flatMap(({ names }) => names))
-  if (row.names.some((name) => !later.has(name) && isNew(name))) stored.add(row.message)
+  if (Object.keys(row.metrics).some((name) => !later.has(name) && isNew(name))) stored.add(row.message)
   for (const { message, names } of row.more) if (names.some(isNew)) stored.add(message)
 }
-
-/** A JSON object as an element of PostgreSQL's array text: built by hand, because `pg` would escape it sign by sign. */
-function arrayElement(row: PendingRow): string {
-  let element = '"{'
-  for (let i = 0; i < row.names.length; i += 1) {
-    const value = row.values[i] ?? 'null'
-    if (i > 0) element += ','
-    element += escapedKey(row.names[i] ?? '')
-    element += value.startsWith('"') ? escaped(value) : value // only a text can hold what needs it
-  }
-  return `${element}}"`
-}
-
-/** The names of metrics are few and come again with each report. */
-const escapedKeys = new Map<string, string>()
-
-function escapedKey(name: string): string {
-  const known = escapedKeys.get(name)
-  if (known !== undefined) return known
-  if (escapedKeys.size >= 10_000) escapedKeys.clear()
-  const key = `${escaped(JSON.stringify(name))}:`
-  escapedKeys.set(name, key)
-  return key
-}
-
-const escaped = (json: string): string => json.replace(/["\\]/g, '\\$&')
 
 async function writeDeadLetters(
   client: PoolClient,

@@ -1,5 +1,5 @@
 import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
-import type { Message } from '@ares/proto/telemetry/v1/telemetry'
+import type { PlainMessage } from '@ares/proto/plain-telemetry'
 import { Pool } from 'pg'
 import { createTestDevice, type TestDevice } from '../../testing/fleet'
 import { testIngestion } from '../../testing/ingestion'
@@ -21,7 +21,7 @@ afterAll(async () => {
 const now = Date.now()
 const REPORTS = 300
 
-const reportsOf = (device: TestDevice): Message[] =>
+const reportsOf = (device: TestDevice): PlainMessage[] =>
   Array.from({ length: REPORTS }, (_, i) =>
     reportOf(device.deviceId, { temperature: i % 80 }, { component: 'sensor', at: now - i, sequence: i }),
   )

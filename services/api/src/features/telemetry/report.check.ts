@@ -1,17 +1,19 @@
-import type { Message, MetricValue } from '@ares/proto/telemetry/v1/telemetry'
+import type { PlainMessage, PlainMetrics, PlainValue } from '@ares/proto/plain-telemetry'
 import type { DeviceHardware, MetricRule } from './hardware'
 
 /** How far a device's clock may run ahead of ours. */
 export const MAX_AHEAD_MS = 5 * 60_000
 const MAX_TEXT_BYTES = 1_024
 
-/** One row that a report asks for. Times are epoch milliseconds; values are JSON. */
+/** What the check looks at. */
+export type CheckableMessage = Pick<PlainMessage, 'deviceId' | 'receivedAt' | 'content'>
+
+/** One row that a report asks for. */
 export interface CheckedSample {
   readonly componentId: number
+  /** Epoch milliseconds. */
   readonly capturedAt: number
-  readonly names: readonly string[]
-  /** JSON of the values, in the order of the names. */
-  readonly values: readonly string[]
+  readonly metrics: PlainMetrics
 }
 
 /** Why a message cannot become telemetry; the words are those of the contract. */
@@ -31,15 +33,14 @@ export type Check =
  * A disabled device is not refused here: what the broker took before it was cut off was said while it was allowed to.
  * @param now epoch milliseconds
  */
-export function checkMessage(message: Message, hardware: DeviceHardware | undefined, now: number): Check {
+export function checkMessage(message: CheckableMessage, hardware: DeviceHardware | undefined, now: number): Check {
   const { content } = message
   if (!content) return refused('malformed', 'the message has no content')
   if (content.$case === 'undecodable') return refused(content.value.reason || 'malformed', content.value.detail)
   if (!hardware) return refused('unknown_device', `there is no device ${shown(message.deviceId)}`)
 
   const report = content.value
-  const receivedAt = message.receivedAt?.getTime() ?? now
-  const reportedAt = report.timestamp?.getTime() ?? receivedAt
+  const reportedAt = report.timestamp ?? message.receivedAt ?? now
   if (report.samples.length === 0) {
     const sample = checkSample(report.component, reportedAt, report.metrics, hardware, now)
     return 'reason' in sample ? { kind: 'refused', ...sample } : { kind: 'accepted', samples: [sample] }
@@ -47,7 +48,7 @@ export function checkMessage(message: Message, hardware: DeviceHardware | undefi
   if (hasKeys(report.metrics)) return refused('malformed', 'a report has either metrics or samples, not both')
   const samples: CheckedSample[] = []
   for (const { component, timestamp, metrics } of report.samples) {
-    const capturedAt = timestamp?.getTime() ?? reportedAt
+    const capturedAt = timestamp ?? reportedAt
     const sample = checkSample(component || report.component, capturedAt, metrics, hardware, now)
     if ('reason' in sample) return { kind: 'refused', ...sample }
     samples.push(sample)
@@ -67,7 +68,7 @@ export const isAboutHardware = (reason: string): boolean =>
 function checkSample(
   componentName: string,
   capturedAt: number,
-  metrics: Readonly<Record<string, MetricValue>>,
+  metrics: PlainMetrics,
   hardware: DeviceHardware,
   now: number,
 ): CheckedSample | RefusalReason {
@@ -83,45 +84,40 @@ function checkSample(
     const days = hardware.retentionMs / 86_400_000
     return { reason: 'too_old', detail: `${shownTime(capturedAt)} is older than the ${days} days that are kept` }
   }
-  const names: string[] = []
-  const values: string[] = []
+  let isEmpty = true
   for (const name in metrics) {
+    isEmpty = false
     const rule = component.metrics.get(name)
     if (!rule) {
       return { reason: 'unknown_metric', detail: `the component ${shown(componentName)} has no metric ${shown(name)}` }
     }
-    const value = checkValue(rule, metrics[name])
-    if (typeof value !== 'string') return value
-    names.push(name)
-    values.push(value)
+    const problem = checkValue(rule, metrics[name])
+    if (problem) return problem
   }
-  if (names.length === 0) return { reason: 'empty', detail: 'the report has no value' }
-  return { componentId: component.id, capturedAt, names, values }
+  if (isEmpty) return { reason: 'empty', detail: 'the report has no value' }
+  return { componentId: component.id, capturedAt, metrics }
 }
 
-/** @returns the value as JSON, or what is wrong with it */
-function checkValue(rule: MetricRule, metric: MetricValue | undefined): string | RefusalReason {
-  const value = metric?.value
-  if (!value) return { reason: 'bad_value', detail: `the metric ${shown(rule.name)} has no value` }
-  if (KIND_OF[value.$case] !== rule.kind) {
+/** @returns what is wrong with the value, if anything is */
+function checkValue(rule: MetricRule, value: PlainValue | undefined): RefusalReason | undefined {
+  if (value === undefined) return { reason: 'bad_value', detail: `the metric ${shown(rule.name)} has no value` }
+  const kind = kindOf(value)
+  if (kind !== rule.kind) {
     return {
       reason: 'wrong_type',
-      detail: `the metric ${shown(rule.name)} is a ${rule.kind}, the report has a ${KIND_OF[value.$case]}`,
+      detail: `the metric ${shown(rule.name)} is a ${rule.kind}, the report has a ${kind}`,
     }
   }
-  switch (value.$case) {
-    case 'number':
-      return checkNumber(rule, value.value)
-    case 'flag':
-      return value.value ? 'true' : 'false'
-    case 'text':
-      return checkText(rule, value.value)
-  }
+  if (typeof value === 'number') return checkNumber(rule, value)
+  return typeof value === 'string' ? checkText(rule, value) : undefined
 }
 
-const KIND_OF = { number: 'number', flag: 'boolean', text: 'text' } as const
+function kindOf(value: PlainValue): MetricRule['kind'] {
+  if (typeof value === 'number') return 'number'
+  return typeof value === 'boolean' ? 'boolean' : 'text'
+}
 
-function checkNumber(rule: MetricRule, value: number): string | RefusalReason {
+function checkNumber(rule: MetricRule, value: number): RefusalReason | undefined {
   if (!Number.isFinite(value)) {
     return { reason: 'bad_value', detail: `the metric ${shown(rule.name)} is not a finite number` }
   }
@@ -131,10 +127,10 @@ function checkNumber(rule: MetricRule, value: number): string | RefusalReason {
   if (rule.maximum !== undefined && value > rule.maximum) {
     return { reason: 'out_of_range', detail: `${shown(rule.name)} = ${value} is above the maximum ${rule.maximum}` }
   }
-  return value === 0 ? '0' : String(value) // JSON writes -0 as 0 too, and numbers otherwise as String does
+  return undefined
 }
 
-function checkText(rule: MetricRule, value: string): string | RefusalReason {
+function checkText(rule: MetricRule, value: string): RefusalReason | undefined {
   if (Buffer.byteLength(value) > MAX_TEXT_BYTES) {
     return { reason: 'bad_value', detail: `the text of ${shown(rule.name)} has more than ${MAX_TEXT_BYTES} bytes` }
   }
@@ -145,7 +141,7 @@ function checkText(rule: MetricRule, value: string): string | RefusalReason {
       detail: `the text of ${shown(rule.name)} has a NUL character, which cannot be stored`,
     }
   }
-  return JSON.stringify(value)
+  return undefined
 }
 
 const refused = (reason: string, detail: string): Check => ({ kind: 'refused', reason, detail })

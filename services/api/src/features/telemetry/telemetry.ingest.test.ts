@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
-import { type IngestRequest, Message, type MetricValue, Report, Result } from '@ares/proto/telemetry/v1/telemetry'
+import { type PlainRequest, plainRequest } from '@ares/proto/plain-telemetry'
+import { Message, type MetricValue, Report, Result } from '@ares/proto/telemetry/v1/telemetry'
 import { Pool } from 'pg'
 import { Notifications } from '../../database/notifications'
 import { attachComponent, createTestDevice, type TestDevice } from '../../testing/fleet'
@@ -92,9 +93,8 @@ describe('the same again', () => {
   it('is a duplicate, with the same receipts, and the row is as before', async () => {
     const batch = request([
       report({ temperature: 1 }, { sequence: 1n }),
-      report({ temperature: 2 }, { at: 5, sequence: 2n }),
+      report({ temperature: 2 }, { at: Date.now() - 10, sequence: 2n }),
     ])
-    batch.messages[1] = report({ temperature: 2 }, { at: Date.now() - 10, sequence: 2n })
     const first = await service.ingest(batch)
     const before = await rows()
     const second = await service.ingest(batch)
@@ -328,7 +328,8 @@ it('a store that is away is unavailable, and nothing is answered', async () => {
 
 const ingest = (messages: Message[]) => service.ingest(request(messages))
 
-const request = (messages: Message[]): IngestRequest => ({ batchId: randomUUID(), listener: 'test', messages })
+const request = (messages: Message[]): PlainRequest =>
+  plainRequest({ batchId: randomUUID(), listener: 'test', messages })
 
 interface ReportOptions {
   readonly at?: number

@@ -1,14 +1,7 @@
 import { DomainError } from '@ares/chassis'
 import { topics } from '@ares/proto'
-import {
-  type IngestRequest,
-  type IngestResponse,
-  type Message,
-  type Receipt,
-  type Refusal,
-  Report,
-  Result,
-} from '@ares/proto/telemetry/v1/telemetry'
+import { contractReport, type PlainMessage, type PlainRequest } from '@ares/proto/plain-telemetry'
+import { type IngestResponse, type Receipt, type Refusal, Report, Result } from '@ares/proto/telemetry/v1/telemetry'
 import { isDatabaseAway } from '../../database/faults'
 import type { DeviceBudget } from './device-budget'
 import type { DeviceHardware } from './hardware'
@@ -47,7 +40,7 @@ export class IngestService {
   ) {}
 
   /** @throws DomainError invalid when the batch breaks a limit of the contract, unavailable when the store is away */
-  async ingest(request: IngestRequest): Promise<IngestResponse> {
+  async ingest(request: PlainRequest): Promise<IngestResponse> {
     if (!UUID.test(request.batchId)) throw invalid('batch_id must be a UUID')
     if (request.messages.length === 0) throw invalid('a batch has at least one message')
     if (request.messages.length > MAX_MESSAGES) throw invalid(`a batch has at most ${MAX_MESSAGES} messages`)
@@ -92,11 +85,11 @@ export class IngestService {
     return spent
   }
 
-  private async check(messages: readonly Message[]): Promise<{ checked: CheckedMessage[]; devices: Devices }> {
+  private async check(messages: readonly PlainMessage[]): Promise<{ checked: CheckedMessage[]; devices: Devices }> {
     const now = this.now()
     const devices = await this.hardware.find(new Set(messages.map((message) => message.deviceId)))
     const checked = messages.map((message, index): CheckedMessage => {
-      const receivedAt = message.receivedAt?.getTime() ?? now
+      const receivedAt = message.receivedAt ?? now
       return {
         index,
         message,
@@ -178,7 +171,7 @@ type Devices = Map<string, DeviceHardware | undefined>
 interface CheckedMessage {
   /** Position in the request. */
   readonly index: number
-  readonly message: Message
+  readonly message: PlainMessage
   readonly receivedAt: number
   check: Check
   fate: Fate
@@ -229,11 +222,12 @@ function deadLetter(
     detail: bounded(storable(detail), 256),
     receivedAt: entry.receivedAt,
     organizationId: device?.organizationId,
-    report: content?.$case === 'report' ? Buffer.from(Report.encode(content.value).finish()) : undefined,
+    report:
+      content?.$case === 'report' ? Buffer.from(Report.encode(contractReport(content.value)).finish()) : undefined,
   }
 }
 
-const sequenceOf = ({ content }: Message): bigint | undefined =>
+const sequenceOf = ({ content }: PlainMessage): bigint | undefined =>
   content?.$case === 'report' ? content.value.sequence : undefined
 
 const OVER_BUDGET = 'the device says more than its budget allows; the letters can be replayed'

@@ -1,10 +1,11 @@
-import { type Message, Report } from '@ares/proto/telemetry/v1/telemetry'
+import { plainReport } from '@ares/proto/plain-telemetry'
+import { Report } from '@ares/proto/telemetry/v1/telemetry'
 import type { PoolClient } from 'pg'
 import type { ReplayFate } from './batch-record'
 import type { HardwareCache } from './hardware.cache'
 import { PendingRows } from './ingest.batch'
 import { DataRejected, type IngestStore } from './ingest.store'
-import { checkMessage } from './report.check'
+import { type CheckableMessage, checkMessage } from './report.check'
 
 /** A dead letter whose report could be read. */
 export interface ReplayableLetter {
@@ -80,10 +81,8 @@ export class TelemetryReplay {
   }
 }
 
-const messageOf = ({ deviceId, receivedAt, report }: ReplayableLetter): Message => ({
+const messageOf = ({ deviceId, receivedAt, report }: ReplayableLetter): CheckableMessage => ({
   deviceId,
-  receivedAt,
-  payload: Buffer.alloc(0),
-  topic: '',
-  content: { $case: 'report', value: Report.decode(report) },
+  receivedAt: receivedAt.getTime(),
+  content: { $case: 'report', value: plainReport(Report.decode(report)) },
 })
