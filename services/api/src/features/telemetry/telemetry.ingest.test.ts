@@ -175,6 +175,7 @@ describe('what cannot be stored', () => {
     ['bad_value', () => report({ note: 'a\u0000b' })],
     ['bad_value', () => report({ note: 'ü'.repeat(513) })],
     ['too_far_ahead', () => report({ temperature: 1 }, { at: Date.now() + 5 * 60_000 + 2_000 })],
+    ['too_far_ahead', () => report({ temperature: 1 }, { at: Number.NaN })],
     ['too_old', () => report({ temperature: 1 }, { at: Date.now() - 90 * day - 2_000 })],
     ['empty', () => report({})],
     ['unknown_device', () => report({ temperature: 1 }, { deviceId: randomUUID() })],

@@ -1,6 +1,6 @@
 import { DomainError } from '@ares/chassis'
 import { topics } from '@ares/proto'
-import { contractReport, type PlainMessage, type PlainRequest } from '@ares/proto/plain-telemetry'
+import { contractReport, type PlainMessage, type PlainReport, type PlainRequest } from '@ares/proto/plain-telemetry'
 import { type IngestResponse, type Receipt, type Refusal, Report, Result } from '@ares/proto/telemetry/v1/telemetry'
 import { isDatabaseAway } from '../../database/faults'
 import type { DeviceBudget } from './device-budget'
@@ -222,9 +222,14 @@ function deadLetter(
     detail: bounded(storable(detail), 256),
     receivedAt: entry.receivedAt,
     organizationId: device?.organizationId,
-    report:
-      content?.$case === 'report' ? Buffer.from(Report.encode(contractReport(content.value)).finish()) : undefined,
+    report: content?.$case === 'report' ? bytesOf(content.value) : undefined,
   }
+}
+
+/** undefined for an instant that no Date can hold: such a letter cannot be replayed. */
+function bytesOf(report: PlainReport): Buffer | undefined {
+  if ([report, ...report.samples].some(({ timestamp }) => Number.isNaN(timestamp))) return undefined
+  return Buffer.from(Report.encode(contractReport(report)).finish())
 }
 
 const sequenceOf = ({ content }: PlainMessage): bigint | undefined =>
