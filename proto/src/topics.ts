@@ -2,6 +2,8 @@
 
 export const TOPIC_ROOT = 'ares4'
 
+const PREFIX = `${TOPIC_ROOT}/`
+
 /** Topics of one device. */
 export const topics = {
   telemetry: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/telemetry`,
@@ -23,8 +25,15 @@ export type DeviceTopic =
 
 /** Reads a topic that a device published on; undefined when it is none of ours. */
 export function parseDeviceTopic(topic: string): DeviceTopic | undefined {
-  const [root, deviceId, branch, leaf, ...rest] = topic.split('/')
-  if (root !== TOPIC_ROOT || !deviceId || rest.length > 0) return undefined
+  if (!topic.startsWith(PREFIX)) return undefined
+  const end = topic.indexOf('/', PREFIX.length)
+  if (end <= PREFIX.length) return undefined
+  const deviceId = topic.slice(PREFIX.length, end)
+  const path = topic.slice(end + 1)
+  // Nearly every message comes on this one, so it is not taken apart.
+  if (path === 'telemetry') return { kind: 'telemetry', deviceId }
+  const [branch, leaf, ...rest] = path.split('/')
+  if (rest.length > 0) return undefined
   if (branch === 'telemetry') return { kind: 'telemetry', deviceId, ...(leaf ? { format: leaf } : {}) }
   if (branch === 'status' && leaf === undefined) return { kind: 'status', deviceId }
   if (branch === 'responses' && leaf) return { kind: 'response', deviceId, commandId: leaf }
