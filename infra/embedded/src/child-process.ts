@@ -15,6 +15,8 @@ export interface LaunchOptions {
   readonly readyWithinMs: number
   /** How long it may take to stop before it is killed. */
   readonly stopWithinMs: number
+  /** For Node itself. */
+  readonly nodeFlags?: readonly string[]
   /** Undefined when it serves, otherwise what is still missing. */
   probe(): Promise<string | undefined>
   /** What the process says over IPC; whatever is returned is sent back. */
@@ -24,6 +26,7 @@ export interface LaunchOptions {
 /** Runs a TypeScript file of the repository in a Node of its own. It ends when we end, however that comes about. */
 export function launchNode(entry: string, options: LaunchOptions): Running {
   const flags = [
+    ...(options.nodeFlags ?? []),
     '--conditions=source',
     `--import=${pathToFileURL(require.resolve('tsx')).href}`,
     `--import=${pathToFileURL(join(__dirname, `end-with-parent${extname(__filename)}`)).href}`,

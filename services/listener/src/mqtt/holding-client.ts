@@ -283,7 +283,7 @@ function bytesOf(answers: readonly Answer[]): Buffer {
 
 /** First in, first out, with a head index: shift() of a long array would move all of it. */
 class AckQueue {
-  private entries: HeldDelivery[] = []
+  private entries: Array<HeldDelivery | undefined> = []
   private head = 0
 
   get oldest(): Date | undefined {
@@ -298,7 +298,8 @@ class AckQueue {
   shiftSettled(): HeldDelivery | undefined {
     const entry = this.entries[this.head]
     if (!entry?.settled) return undefined
-    this.head++
+    // Or the array would keep thousands of messages that are done with, and each collection of garbage would move them.
+    this.entries[this.head++] = undefined
     if (this.head === this.entries.length) this.clear()
     else if (this.head >= COMPACT_AT) {
       this.entries = this.entries.slice(this.head)
