@@ -148,6 +148,12 @@ interface Load {
   received(): Promise<number>
 }
 
+/**
+ * How often the publishers are told how far they may go. Each look at the listener's metrics is work that it would not have
+ * otherwise; but more than `outstanding` in this time cannot be measured, and the floor must not end there.
+ */
+const ALLOW_EVERY_MS = 100
+
 /** Publishes for a while, never more than `outstanding` ahead of the receiver. Resolves when all is acknowledged. */
 export async function publish(
   { publishers, options }: Pick<IngestBench, 'publishers' | 'options'>,
@@ -158,8 +164,7 @@ export async function publish(
   publishers.tell({ type: 'run', metrics, allowed: options.outstanding, ratePerSecond })
   const end = Date.now() + seconds * 1_000
   while (Date.now() < end) {
-    // Not often: each look at the listener's metrics is work that it would not have otherwise.
-    await sleep(400)
+    await sleep(ALLOW_EVERY_MS)
     publishers.tell({ type: 'allow', allowed: (await received()) - before + options.outstanding })
   }
   publishers.tell({ type: 'stop' })
