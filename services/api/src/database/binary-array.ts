@@ -27,9 +27,9 @@ export function doubleArray(values: readonly number[]): Buffer {
 
 /** For `jsonb[]`. @param values as JSON texts */
 export function jsonbArray(values: readonly string[]): Buffer {
-  let most = HEADER_BYTES
-  for (const value of values) most += 5 + value.length * 3
-  const bytes = Buffer.allocUnsafe(most)
+  let size = HEADER_BYTES
+  for (const value of values) size += 5 + Buffer.byteLength(value)
+  const bytes = Buffer.allocUnsafe(size)
   let at = writeHeader(bytes, OID.jsonb, values.length)
   for (const value of values) {
     const length = bytes.write(value, at + 5)
@@ -37,7 +37,7 @@ export function jsonbArray(values: readonly string[]): Buffer {
     bytes[at] = JSONB_VERSION
     at += 1 + length
   }
-  return bytes.subarray(0, at)
+  return bytes
 }
 
 /** Of pg_type; they are the same in every PostgreSQL. */
