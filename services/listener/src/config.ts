@@ -81,13 +81,15 @@ const schema = z.object({
   /** How long the broker keeps the session when the listener is gone; then its share goes to the others. */
   ARES_MQTT_SESSION_EXPIRY: variable.durationMs().prefault('10s'),
   /** Messages in hand at most; the broker's own limit (EMQX: max_inflight of the zone) may be lower. */
-  ARES_MQTT_RECEIVE_MAXIMUM: variable.integer({ min: 1, max: 65_535 }).prefault('2000'),
+  ARES_MQTT_RECEIVE_MAXIMUM: variable.integer({ min: 1, max: 65_535 }).prefault('4000'),
   /** Payload in hand at most, in bytes; beyond it the broker is not read. */
   ARES_HELD_BYTES: variable.integer({ min: 1_048_576 }).prefault('67108864'),
   /** false: an only listener keeps its place in the group while it is restarted, and the broker queues for it.
    *  unless_keeper: so does the one of several that api calls the keeper; the others leave. */
   ARES_LEAVE_GROUP_ON_STOP: z.enum(['true', 'false', 'unless_keeper']).default('unless_keeper'),
-  ARES_BATCH_MESSAGES: variable.integer({ min: 1, max: 5_000 }).prefault('500'),
+  /** A call and its transaction cost api as much as some hundred reports: at full load larger batches pay, at any other
+   *  the age of a batch ends it before. */
+  ARES_BATCH_MESSAGES: variable.integer({ min: 1, max: 5_000 }).prefault('1000'),
   /** Payload of one batch in bytes. With what was read in it, a call stays below the contract's 8 MiB. */
   ARES_BATCH_BYTES: variable.integer({ min: 1_024, max: 4_194_304 }).prefault('1048576'),
   ARES_BATCH_AGE: variable.durationMs().prefault('20ms'),
