@@ -1,4 +1,5 @@
-import { TestBroker, until } from './testing/test-broker'
+import { until } from '@ares/chassis/testing'
+import { TestBroker } from './testing/test-broker'
 
 describe('the embedded broker', () => {
   let broker: TestBroker

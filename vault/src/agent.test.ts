@@ -13,6 +13,7 @@ import {
   newKeyAndCsr,
   type VaultClient,
 } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { replaceFile } from './file-replacement'
 import {
   agentCredentialsFromBootstrap,
@@ -180,14 +181,3 @@ it('writes no token, secret id or key to its log', async () => {
 })
 
 const read = (name: string, file: string) => readFile(at(name, file), 'utf8').catch(() => '')
-
-/** Waits until something is there or holds. */
-async function until<T>(look: () => Promise<T>): Promise<T> {
-  const end = Date.now() + 20_000
-  for (;;) {
-    const found = await look()
-    if (found) return found
-    if (Date.now() > end) throw new Error('it did not come about within 20 s')
-    await sleep(20)
-  }
-}

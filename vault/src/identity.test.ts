@@ -21,6 +21,7 @@ import {
   ServiceIdentity,
   type VaultClient,
 } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { startTestVault, type TestVault } from './testing'
 import { issueWrappedSecretId } from './wrapped-secret-id'
 
@@ -76,14 +77,6 @@ function prepare(more: Partial<IdentityOptions> = {}) {
   return { create, health, log: () => lines.join(''), count: async () => metrics.metrics() }
 }
 
-async function eventually(condition: () => boolean | Promise<boolean>, limitMs = 20_000): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error('it did not come to that')
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
-}
-
 describe('the identity of a service', () => {
   it('has a certificate in its own name that both sides of a connection accept', async () => {
     const { create, health, log, count } = prepare()
@@ -129,7 +122,7 @@ describe('the identity of a service', () => {
     const first = identity.current()
     const renewed: Leaf[] = []
     identity.onRenewed((leaf) => renewed.push(leaf))
-    await eventually(() => renewed.length > 0)
+    await until(() => renewed.length > 0)
     expect(Date.now() - startedAt).toBeGreaterThan(2_500)
     expect(Date.now()).toBeLessThan(first.notAfter.getTime())
     expect(identity.current()).toBe(renewed.at(-1))
@@ -159,8 +152,8 @@ describe('the identity of a service', () => {
     } finally {
       await unseal()
     }
-    await eventually(() => identity.current() !== first)
-    await eventually(async () => (await health.report()).checks.certificate?.detail?.includes('not renewed') === false)
+    await until(() => identity.current() !== first)
+    await until(async () => (await health.report()).checks.certificate?.detail?.includes('not renewed') === false)
   })
 
   it('logs in again when its token is gone', async () => {
@@ -170,7 +163,7 @@ describe('the identity of a service', () => {
     await identity.vault.revokeSelf()
     // Whoever sees it first wakes the session: nobody has to wait for the next renewal.
     await expect(identity.renew()).rejects.toMatchObject({ code: 'token_gone' })
-    await eventually(() => identity.vault.token !== undefined && identity.vault.token !== token)
+    await until(() => identity.vault.token !== undefined && identity.vault.token !== token)
     await identity.renew()
     expect((await health.report()).ok).toBe(true)
     expect(await count()).toContain('ares_vault_logins_total{result="ok",service="listener"} 2')
@@ -270,7 +263,7 @@ describe('credentials from a directory', () => {
     })
     const creating = create()
     creating.catch(() => {}) // looked at below
-    await eventually(() => log().includes('ALARM'))
+    await until(() => log().includes('ALARM'))
     expect((await health.report()).checks['vault-credential']).toMatchObject({ ok: false })
     expect(await count()).toContain('ares_vault_credential_alarms_total{service="listener"} 1')
     expect(log()).not.toContain(wrapToken)
@@ -339,7 +332,7 @@ async function makeOperator(): Promise<VaultClient> {
 async function unseal(): Promise<void> {
   const client = createVaultClient({ address: vault.address, caPem: vault.caPem })
   await client.unseal(vault.unsealKey)
-  await eventually(async () => (await client.health()).state === 'active')
+  await until(async () => (await client.health()).state === 'active')
   client.close()
 }
 

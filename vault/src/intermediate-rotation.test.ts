@@ -4,7 +4,6 @@ import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
 import path from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, createServer, type TLSSocket } from 'node:tls'
 import { promisify } from 'node:util'
 import {
@@ -17,6 +16,7 @@ import {
   splitPem,
   type VaultClient,
 } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import {
   agentCredentialsFromBootstrap,
   bootstrap,
@@ -108,7 +108,7 @@ it('add: both are trusted, the old one issues; a second run and a bootstrap chan
 })
 
 it('a service takes the bundle up without a restart, and leaves of both are accepted', async () => {
-  await until('the bundle', () => service.current().caPem.includes(newPem.trim()))
+  await until(() => service.current().caPem.includes(newPem.trim()), 'the bundle')
   expect(await metrics.metrics()).toContain('ares_ca_bundle_changes_total{result="taken",service="listener"} 1')
   const late = await deviceOf('int-2', 'late')
   for (const pair of [early, late]) expect(await handshake(pair)).toBe('accepted')
@@ -127,7 +127,7 @@ it('switch: the new one issues, the broker moves over by itself, the service at 
   const before = service.current().serial
   expect((await rotate('switch')).changes).toEqual(['int-2 issues'])
   expect(await rotate('switch')).toEqual({ changes: [] })
-  await until('the broker', async () => splitPem((await volume.readBroker())!.chainPem)[1] === newPem)
+  await until(async () => splitPem((await volume.readBroker())!.chainPem)[1] === newPem, 'the broker')
   await service.renew()
   expect(service.current().serial).not.toBe(before)
   expect(splitPem(service.current().chainPem)[1]).toBe(newPem)
@@ -162,7 +162,7 @@ it('retire: with the last leaf ended it is revoked at the root and removed, also
     `write ${volume.caFile}`,
   ])
   expect((await volume.readCa())!.intermediatePems).toEqual([newPem])
-  await until('the bundle', () => !service.current().caPem.includes(oldPem.trim()))
+  await until(() => !service.current().caPem.includes(oldPem.trim()), 'the bundle')
   expect(await handshake(await device('afterwards'))).toBe('accepted')
   expect(await handshake({ ...early, chain: splitPem(early.chain)[0]! })).toBe('refused')
   expect(await rotate('retire')).toEqual({ changes: [] })
@@ -253,13 +253,5 @@ async function handshake(pair: Pair): Promise<'accepted' | 'refused'> {
   } finally {
     socket.destroy()
     server.close()
-  }
-}
-
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 20_000
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`it did not come to "${what}"`)
-    await sleep(50)
   }
 }

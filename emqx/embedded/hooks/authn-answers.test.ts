@@ -1,7 +1,7 @@
-import type { TestLeaf } from '@ares/chassis/testing'
+import { type TestLeaf, until } from '@ares/chassis/testing'
 import type { MqttClient } from 'mqtt'
 import type { HookAnswer } from '../testing/hook-server'
-import { TestBroker, until } from '../testing/test-broker'
+import { TestBroker } from '../testing/test-broker'
 
 /** The measured table of EMQX 5.8.9: answer of the HTTP authenticator → code of the CONNACK (MQTT 3.1.1). */
 const ALLOWED = 0

@@ -1,6 +1,7 @@
+import { until } from '@ares/chassis/testing'
 import type { MqttClient } from 'mqtt'
 import type { HookAnswer } from '../testing/hook-server'
-import { TestBroker, until } from '../testing/test-broker'
+import { TestBroker } from '../testing/test-broker'
 
 /** The measured table of EMQX 5.8.9 with deny_action = ignore: answer of the HTTP source → is it delivered, SUBACK. */
 const allow = { result: 'allow' }

@@ -1,9 +1,9 @@
 import { renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as tls from 'node:tls'
-import { TestAuthority, type TestLeaf } from '@ares/chassis/testing'
+import { TestAuthority, type TestLeaf, until } from '@ares/chassis/testing'
 import type { MqttClient } from 'mqtt'
-import { TestBroker, until } from '../testing/test-broker'
+import { TestBroker } from '../testing/test-broker'
 
 describe('the TLS listener of the devices', () => {
   let broker: TestBroker

@@ -1,4 +1,5 @@
-import { API_KEY, TestBroker, until } from '../testing/test-broker'
+import { until } from '@ares/chassis/testing'
+import { API_KEY, TestBroker } from '../testing/test-broker'
 
 describe('the management API', () => {
   let broker: TestBroker

@@ -1,6 +1,6 @@
-import type { TestLeaf } from '@ares/chassis/testing'
+import { type TestLeaf, until } from '@ares/chassis/testing'
 import type { MqttClient } from 'mqtt'
-import { TestBroker, until } from '../testing/test-broker'
+import { TestBroker } from '../testing/test-broker'
 
 const SHARED = '$share/ares4-listeners/ares4/+/telemetry'
 

@@ -151,12 +151,3 @@ function recorder(lines: Record<string, unknown>[]): BrokerLogger {
   }
   return { debug: record('debug'), info: record('info'), warn: record('warn'), error: record('error') }
 }
-
-/** Waits for a condition, not for a time. */
-export async function until(condition: () => boolean, what: string, timeoutMs = 10_000): Promise<void> {
-  const deadline = Date.now() + timeoutMs
-  while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '@ares/chassis/testing'
 import type { Stack } from '@ares/embedded'
 import { enroll, type FleetDevice, inParallel, provisionFleet, SimulatedDevice } from '@ares/simulator'
 import { Client } from 'pg'
@@ -42,9 +43,13 @@ export async function measureRenewal(
   try {
     for (const device of devices) device.start()
     await makeOld(database, fleet)
-    await until(() => devices.every((device) => device.stats().online), 30_000)
+    await until(() => devices.every((device) => device.stats().online), 'every device is online', 30_000)
     const { made, seconds, tookMs } = await reportAndRenew(devices, plan)
-    await until(() => devices.every((device) => device.stats().waiting === 0), 60_000).catch(() => undefined)
+    await until(
+      () => devices.every((device) => device.stats().waiting === 0),
+      'every report has its receipt',
+      60_000,
+    ).catch(() => undefined)
     const rows = await rowsOf(database, fleet)
     return {
       devices: devices.length,
@@ -79,7 +84,7 @@ async function reportAndRenew(
     await sleep((seconds * 1_000 * (0.2 + (0.5 * index) / devices.length)) | 0)
     const began = performance.now()
     await device.renew()
-    await until(() => device.stats().renewed > 0, 30_000)
+    await until(() => device.stats().renewed > 0, 'it has renewed', 30_000)
     tookMs.push(performance.now() - began)
   })
   const began = performance.now()
@@ -104,12 +109,4 @@ async function rowsOf(database: Client, fleet: readonly FleetDevice[]): Promise<
     [fleet.map(({ id }) => id)],
   )
   return rows[0]?.count ?? 0
-}
-
-async function until(condition: () => boolean, limitMs: number): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!condition()) {
-    if (Date.now() > end) throw new Error(`not within ${limitMs} ms: ${condition}`)
-    await sleep(5)
-  }
 }

@@ -1,19 +1,30 @@
 /**
- * How long the authorizer takes to load a directory, and how much memory it needs then.
- *
- *   node scripts/run.mjs infra/bench/src/replica.ts [--devices 1000000] [--json FILE]
- *
- * A second process serves the snapshot over real gRPC with mTLS; this one holds the real watcher and replica. The snapshot
- * comes twice, because the old tables answer while the new ones load: the peak is what a limit must allow.
+ * What it prints is in HELP. The snapshot comes twice, because the old tables answer while the new ones load: the peak is
+ * what a limit must allow.
  */
 import { fork } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { deviceEntry, openReplica, TestApi, until } from '@ares/authorizer/testing'
-import { TestAuthority, TestIdentity, type TestLeaf } from '@ares/chassis/testing'
+import { deviceEntry, openReplica, TestApi } from '@ares/authorizer/testing'
+import { TestAuthority, TestIdentity, type TestLeaf, until } from '@ares/chassis/testing'
+
+const HELP = `npm run bench:replica -- [options]
+
+How long the authorizer takes to load a directory, and how much memory it needs then. A second process serves the snapshot
+over real gRPC with mTLS; this one holds the real watcher and replica.
+
+  --devices N     in the directory (default 1000000)
+  --json FILE     the same figures as JSON
+  --help
+`
 
 const { values } = parseArgs({
-  options: { devices: { type: 'string', default: '1000000' }, json: { type: 'string' }, role: { type: 'string' } },
+  options: {
+    devices: { type: 'string', default: '1000000' },
+    json: { type: 'string' },
+    help: { type: 'boolean', default: false },
+    role: { type: 'string' },
+  },
 })
 const devices = Number(values.devices)
 
@@ -55,11 +66,11 @@ async function measure(): Promise<void> {
   }, 50)
   const startedMs = performance.now()
   const { replica, close } = openReplica(port, own)
-  await until('the snapshot', () => replica.position.version === 1n, 300_000)
+  await until(() => replica.position.version === 1n, 'the snapshot', 300_000)
   const seconds = (performance.now() - startedMs) / 1_000
   const loadedMb = megabytes()
   api.send('again')
-  await until('the second snapshot', () => replica.position.version === 2n, 300_000)
+  await until(() => replica.position.version === 2n, 'the second snapshot', 300_000)
   clearInterval(watching)
 
   const wanted = idOf(devices - 1)
@@ -83,8 +94,6 @@ async function measure(): Promise<void> {
 
 const megabytes = (): number => process.memoryUsage().rss / 2 ** 20
 
-if (values.role === 'api') {
-  process.once('message', (leaf) => void serveSnapshots(leaf as TestLeaf))
-} else {
-  void measure()
-}
+if (values.help) process.stdout.write(HELP)
+else if (values.role === 'api') process.once('message', (leaf) => void serveSnapshots(leaf as TestLeaf))
+else void measure()

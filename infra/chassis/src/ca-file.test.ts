@@ -2,6 +2,7 @@ import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CaFileWatch } from './ca-file'
+import { until } from './testing'
 import { TestAuthority } from './testing/test-authority'
 
 describe('a CA bundle that is followed', () => {
@@ -67,11 +68,3 @@ describe('a CA bundle that is followed', () => {
     expect(taken).toEqual([])
   })
 })
-
-async function until(holds: () => boolean): Promise<void> {
-  const end = Date.now() + 10_000
-  while (!holds()) {
-    if (Date.now() > end) throw new Error('it did not come to that')
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-}

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { newKeyAndCsr } from '@ares/chassis'
-import { TestAuthority } from '@ares/chassis/testing'
+import { TestAuthority, until } from '@ares/chassis/testing'
 import { deviceCommonName, topics } from '@ares/proto'
 import {
   type ApiClient,
@@ -318,13 +318,5 @@ async function metric(part: 'listener', name: string): Promise<number> {
     return Number(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'm').exec(text)?.[1] ?? Number.NaN)
   } catch {
     return Number.NaN // it is just being started again
-  }
-}
-
-async function until(condition: () => boolean | Promise<boolean>, limitMs = 30_000): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`not within ${limitMs} ms: ${condition}`)
-    await sleep(50)
   }
 }

@@ -2,6 +2,7 @@ import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '@ares/chassis/testing'
 import { type ApiClient, type DeviceIdentity, enroll, type FleetDevice, provisionFleet } from '@ares/simulator'
 import mqtt, { type MqttClient } from 'mqtt'
 import { Client } from 'pg'
@@ -65,24 +66,24 @@ it('a disabled device is cut off, and comes back after it was enabled, with the 
   expect(await isAdmitted(3, identity)).toBe(false)
   await finished(id)
   await api.post(`/devices/${fleet[3]!.id}/enable`, {})
-  await until(() => isAdmitted(3, identity))
+  await until(() => isAdmitted(3, identity), 'it is admitted', PATIENCE_MS)
 })
 
 it('api is killed while it revokes: after its restart the device is off, and everything is done', async () => {
   for (const delayMs of [0, 15, 40]) {
     const identity = await enroll(api, fleet[4]!.id)
-    await until(() => isAdmitted(4, identity))
+    await until(() => isAdmitted(4, identity), 'it is admitted', PATIENCE_MS)
     const device = await connected(4, identity)
     const closed = closedOf(device)
     const call = revoke(4, identity).catch(() => undefined)
     // Until the plan is written there is nothing that could be gone on with.
-    await until(async () => (await plans(identity.serial)) > 0, 10)
+    await until(async () => (await plans(identity.serial)) > 0, 'the plan', PATIENCE_MS)
     await sleep(delayMs)
     stack.kill('api', 'SIGKILL')
     await call
     await closed
     await stack.waitUntilReady('api', 60_000)
-    await until(async () => (await plans(identity.serial, 'finished_at IS NOT NULL')) > 0)
+    await until(async () => (await plans(identity.serial, 'finished_at IS NOT NULL')) > 0, 'its end', PATIENCE_MS)
     expect(await isAdmitted(4, identity)).toBe(false)
   }
 }, 180_000)
@@ -104,6 +105,8 @@ it('the broker is away: the call says so, and the device is off when the broker 
 
 // --- what the tests say above, in code
 
+const PATIENCE_MS = 60_000
+
 interface Revocation {
   readonly id: string
   readonly state: 'unfinished' | 'effective' | 'finished'
@@ -114,10 +117,8 @@ const revoke = (index: number, { serial }: DeviceIdentity): Promise<Revocation> 
   api.post(`/devices/${fleet[index]!.id}/certificates/${serial}/revoke`, { reason: 'test' })
 
 async function finished(id: string): Promise<void> {
-  await until(async () => {
-    const path = `/organizations/${organizationId}/revocations/${id}`
-    return (await api.get<Revocation>(path)).state === 'finished'
-  })
+  const path = `/organizations/${organizationId}/revocations/${id}`
+  await until(async () => (await api.get<Revocation>(path)).state === 'finished', 'its end', PATIENCE_MS)
 }
 
 /** How many plans for a serial are in the database. */
@@ -135,14 +136,10 @@ function connect(index: number, { keyPem, certificatePem, caPem }: DeviceIdentit
 }
 
 async function connected(index: number, identity: DeviceIdentity): Promise<MqttClient> {
-  let client: MqttClient | undefined
-  await until(async () => {
-    client = await connect(index, identity).catch(() => undefined)
-    return client !== undefined
-  })
-  client!.on('error', () => {})
-  clients.push(client!)
-  return client!
+  const client = await until(() => connect(index, identity).catch(() => undefined), 'it is connected', PATIENCE_MS)
+  client.on('error', () => {})
+  clients.push(client)
+  return client
 }
 
 async function isAdmitted(index: number, identity: DeviceIdentity): Promise<boolean> {
@@ -152,11 +149,3 @@ async function isAdmitted(index: number, identity: DeviceIdentity): Promise<bool
 }
 
 const closedOf = (client: MqttClient): Promise<void> => new Promise((resolve) => client.once('close', () => resolve()))
-
-async function until(holds: () => Promise<boolean>, everyMs = 100, limitMs = 60_000): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`not within ${limitMs} ms: ${holds}`)
-    await sleep(everyMs)
-  }
-}

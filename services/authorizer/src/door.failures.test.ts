@@ -1,9 +1,9 @@
-import { TestIdentity, type TestLeaf } from '@ares/chassis/testing'
+import { TestIdentity, type TestLeaf, until } from '@ares/chassis/testing'
 import { Role } from '@ares/proto/directory/v1/directory'
 import type { MqttClient } from 'mqtt'
 import { Door, inside, isCutOff, NOT_AUTHORIZED } from './testing/door'
 import { startSickServer } from './testing/sick-server'
-import { TestApi, until } from './testing/test-api'
+import { TestApi } from './testing/test-api'
 import {
   change,
   deviceEntry,
@@ -67,7 +67,7 @@ async function twoInside(): Promise<{ readonly sensor: MqttClient; readonly view
 /** What holds whatever becomes of the authorizer: who is in goes on with what he was granted, and with no more. */
 async function expectNoMoreThanBefore({ sensor, viewer, seen }: Awaited<ReturnType<typeof twoInside>>): Promise<void> {
   await sensor.publishAsync(`ares4/${KNOWN}/telemetry`, '{}', { qos: 1 })
-  await until('the report', () => seen() === 1)
+  await until(() => seen() === 1, 'the report')
   expect(await isCutOff(viewer, (answered) => viewer.subscribe(`ares4/${DISABLED}/telemetry`, answered))).toBe(true)
   expect(await isCutOff(sensor, (answered) => sensor.publish(`ares4/${NEW}/telemetry`, '', { qos: 1 }, answered))).toBe(
     true,
@@ -188,12 +188,12 @@ it('what happened while api was away is known as soon as it is back, and the ref
   expect(await device(NEW)).toBe(NOT_AUTHORIZED)
   const identity = new TestIdentity(await door.ca.leaf('api.service.ares4.internal'))
   door.api = await TestApi.start(identity, () => {}, port)
-  await until('the stream', () => door.api.calls.length > 0)
+  await until(() => door.api.calls.length > 0, 'the stream')
   expect(door.api.lastCall.request).toMatchObject({ fromVersion: 1n, epoch: 'epoch-1' })
   door.api.lastCall.write(change(2n, deviceEntry(NEW, [leaves[NEW]!.serialBytes])))
   await door.known(2n)
   inside(await device(NEW))
-  await until('the refusal', () => door.api.admissions.some(({ reason }) => reason === 'device_unknown'), 20_000)
+  await until(() => door.api.admissions.some(({ reason }) => reason === 'device_unknown'), 'the refusal', 20_000)
 })
 
 it('stream cut in the middle of the first snapshot: nobody comes in', async () => {
@@ -204,7 +204,7 @@ it('stream cut in the middle of the first snapshot: nobody comes in', async () =
   await new Promise((resolve) => setTimeout(resolve, 200))
   const { length } = door.api.calls
   door.api.lastCall.end()
-  await until('the next stream', () => door.api.calls.length > length)
+  await until(() => door.api.calls.length > length, 'the next stream')
   await expectNobodyComesIn()
   await door.tell(directory())
   await expectOnlyTheKnownComeIn()
@@ -220,6 +220,6 @@ it('stream cut in the middle of a later snapshot: decided from the one before, w
   await expectOnlyTheKnownComeIn()
   const { length } = door.api.calls
   door.api.lastCall.end()
-  await until('the next stream', () => door.api.calls.length > length)
+  await until(() => door.api.calls.length > length, 'the next stream')
   await expectOnlyTheKnownComeIn()
 })

@@ -1,7 +1,6 @@
-import type { TestLeaf } from '@ares/chassis/testing'
+import { type TestLeaf, until } from '@ares/chassis/testing'
 import { Role } from '@ares/proto/directory/v1/directory'
 import { Door, inside, isCutOff, NOT_AUTHORIZED, type Reception } from './testing/door'
-import { until } from './testing/test-api'
 import { change, deviceEntry, inSeconds, TestSessions, userEntry } from './testing/test-directory'
 
 const OWN = 'd1'
@@ -41,7 +40,7 @@ describe('a viewer', () => {
     const sensor = inside(await door.connectDevice(device, OWN))
     await sensor.publishAsync(`ares4/${OWN}/telemetry`, '{}', { qos: 1 })
     await sensor.publishAsync(`ares4/${OWN}/status`, 'on', { qos: 1, retain: true })
-    await until('both messages', () => seen.length === 2)
+    await until(() => seen.length === 2, 'both messages')
     expect(seen).toEqual([`ares4/${OWN}/telemetry {}`, `ares4/${OWN}/status on`])
   })
 
@@ -77,7 +76,7 @@ describe('an operator', () => {
     const operator = inside(await person('operator@x.org'))
     await operator.subscribeAsync(`ares4/${OWN}/responses/+`, { qos: 1 })
     await operator.publishAsync(`ares4/${OWN}/commands/1`, '{"name":"blink"}', { qos: 1 })
-    await until('the command', () => got.length === 1)
+    await until(() => got.length === 1, 'the command')
     expect(got).toEqual([`ares4/${OWN}/commands/1`])
   })
 
@@ -145,7 +144,7 @@ it('who is no member any more gets nothing new, and nothing at all after the kic
 })
 
 it('every refusal and every connection is in the audit', async () => {
-  await until('the audit', () => door.api.admissions.some(({ reason }) => reason === 'role_too_low'))
+  await until(() => door.api.admissions.some(({ reason }) => reason === 'role_too_low'), 'the audit')
   expect(door.api.admissions).toContainEqual(
     expect.objectContaining({
       reason: 'role_too_low',

@@ -1,9 +1,9 @@
 import { request } from 'node:https'
 import { Writable } from 'node:stream'
 import { createLogger } from '@ares/chassis'
-import { TestAuthority, TestIdentity, type TestLeaf } from '@ares/chassis/testing'
+import { TestAuthority, TestIdentity, type TestLeaf, until } from '@ares/chassis/testing'
 import { AuthorizerService } from './service'
-import { TestApi, until } from './testing/test-api'
+import { TestApi } from './testing/test-api'
 import { change, deviceEntry, revokedEntry, snapshot } from './testing/test-directory'
 
 const LOOPBACK = { host: '127.0.0.1', port: 0 }
@@ -109,9 +109,9 @@ describe('the authorizer', () => {
   })
 
   it('lets a device in once it is known, and logs who, on what ground and how old that was', async () => {
-    await until('the stream', () => api.calls.length > 0)
+    await until(() => api.calls.length > 0, 'the stream')
     for (const event of snapshot([deviceEntry('d1', [device.serialBytes])])) api.lastCall.write(event)
-    await until('the snapshot', () => lines.some((line) => line.message === 'directory loaded'))
+    await until(() => lines.some((line) => line.message === 'directory loaded'), 'the snapshot')
     expect(await authn()).toBe('allow')
     expect((await ops('/health/ready')).status).toBe(200)
     expect(lines.find((line) => line.message === 'connection allowed')).toMatchObject({
@@ -122,7 +122,7 @@ describe('the authorizer', () => {
       directoryVersion: '1',
       expireAt: Math.floor(device.notAfter.getTime() / 1_000),
     })
-    await until('the connection in the audit', () => api.admissions.some(({ reason }) => reason === 'allowed'))
+    await until(() => api.admissions.some(({ reason }) => reason === 'allowed'), 'the connection in the audit')
     expect(api.admissions.find(({ reason }) => reason === 'allowed')).toMatchObject({
       className: 'device',
       subjectId: 'd1',
@@ -147,8 +147,9 @@ describe('the authorizer', () => {
 
   it('goes on answering while api is away, and stays ready', async () => {
     await api.stop()
-    await until('the end of the stream', () =>
-      lines.some((line) => line.message === 'the directory stream is gone; answering from what is known'),
+    await until(
+      () => lines.some((line) => line.message === 'the directory stream is gone; answering from what is known'),
+      'the end of the stream',
     )
     expect(await authn()).toBe('deny')
     expect(lastReason()).toBe('certificate_revoked')

@@ -20,7 +20,7 @@ import { DomainError } from '../errors'
 import { createLogger } from '../log'
 import { createMetrics } from '../metrics'
 import { requestId, withRequestId } from '../request-id'
-import { TestAuthority, type TestIdentity } from '../testing'
+import { TestAuthority, type TestIdentity, until } from '../testing'
 import { createGrpcClient, unary } from './client'
 import { streamHandler, unaryHandler } from './handlers'
 import { type GrpcServer, type GrpcServerOptions, startGrpcServer } from './server'
@@ -320,7 +320,7 @@ describe('a renewed certificate', () => {
     stream.on('data', ({ event }: WatchDirectoryResponse) => {
       if (event?.$case === 'heartbeat') versions.push(event.value.version)
     })
-    await eventually(() => versions.length > 2)
+    await until(() => versions.length > 2)
     const before = apiIdentity.current().serial
     expect(await shownSerial()).toBe(before)
 
@@ -329,7 +329,7 @@ describe('a renewed certificate', () => {
     expect(apiIdentity.current().serial).not.toBe(before)
 
     const seen = versions.length
-    await eventually(() => versions.length > seen + 5)
+    await until(() => versions.length > seen + 5)
     expect(versions).toEqual(versions.map((_, index) => BigInt(index + 1)))
     expect(failed).not.toHaveBeenCalled()
     await send(connect(TelemetryServiceClient, listenerIdentity))
@@ -349,7 +349,7 @@ describe('a renewed certificate', () => {
       return IngestResponse.fromPartial({})
     }
     const open = send(client, 20_000)
-    await eventually(() => began)
+    await until(() => began)
     listenerIdentity.renew(await authority.leaf('listener.service.ares4.internal'))
     release()
     await open
@@ -395,7 +395,7 @@ describe('a renewed certificate', () => {
     expect(listenerIdentity.followers).toBe(1)
     for (const client of clients.splice(0)) client.close()
     await server.stop()
-    await eventually(() => listenerIdentity.followers + apiIdentity.followers === 0)
+    await until(() => listenerIdentity.followers + apiIdentity.followers === 0)
   })
 })
 
@@ -420,7 +420,7 @@ describe('a stopping server', () => {
     const streamEnd = once(stream, 'error') as Promise<[ServiceError]>
     await once(stream, 'metadata')
     const running = send(client)
-    await eventually(() => began)
+    await until(() => began)
 
     const stopped = server.stop(10_000)
     expect((await streamEnd)[0].code).toBe(status.UNAVAILABLE)
@@ -433,7 +433,7 @@ describe('a stopping server', () => {
   it('cuts what does not end within its limit', async () => {
     ingest = () => new Promise(() => {})
     const running = failure(send(connect(TelemetryServiceClient, listenerIdentity), 20_000))
-    await eventually(async () => (await metrics.metrics()).length > 0)
+    await until(async () => (await metrics.metrics()).length > 0)
     await new Promise((resolve) => setTimeout(resolve, 100))
     const startedAt = Date.now()
     await server.stop(200)
@@ -441,11 +441,3 @@ describe('a stopping server', () => {
     expect([status.UNAVAILABLE, status.CANCELLED]).toContain((await running).code)
   })
 })
-
-async function eventually(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 10_000
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error('it did not come to that')
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-}

@@ -1,1 +1,2 @@
 export * from './test-authority'
+export * from './until'

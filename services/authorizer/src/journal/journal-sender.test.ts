@@ -1,7 +1,7 @@
 import { createGrpcClient, createLogger, DomainError } from '@ares/chassis'
-import { TestAuthority, TestIdentity } from '@ares/chassis/testing'
+import { TestAuthority, TestIdentity, until } from '@ares/chassis/testing'
 import { AdmissionAction, AdmissionResult, AdmissionServiceClient } from '@ares/proto/directory/v1/admission'
-import { TestApi, until } from '../testing/test-api'
+import { TestApi } from '../testing/test-api'
 import { AdmissionJournal } from './admission-journal'
 import { JournalSender } from './journal-sender'
 
@@ -52,7 +52,7 @@ it('brings what was decided to api', async () => {
   sender.start()
   note('a')
   note('a')
-  await until('the batch', () => api.admissions.length > 0)
+  await until(() => api.admissions.length > 0, 'the batch')
   expect(api.admissions).toEqual([
     {
       at: expect.any(Date),
@@ -75,7 +75,7 @@ it('brings what was decided to api', async () => {
 it('sends more than a batch without a pause, each line once', async () => {
   for (let i = 0; i < 1_100; i++) note(`t${i}`)
   sender.start()
-  await until('all lines', () => api.admissions.length >= 1_100)
+  await until(() => api.admissions.length >= 1_100, 'all lines')
   expect(api.batches.map(({ admissions }) => admissions.length)).toEqual([250, 250, 250, 250, 100])
   expect(new Set(api.admissions.map(({ topic }) => topic)).size).toBe(1_100)
 })
@@ -84,10 +84,10 @@ it('sends a batch that failed again under the same id, and what came meanwhile a
   api.breakAudit(new DomainError('unavailable', 'database_away', 'PostgreSQL cannot be reached.'))
   note('a')
   sender.start()
-  await until('a failure', () => results.includes('1 failed'))
+  await until(() => results.includes('1 failed'), 'a failure')
   note('b')
   api.breakAudit(undefined)
-  await until('both', () => results.filter((result) => result === '1 stored').length === 2)
+  await until(() => results.filter((result) => result === '1 stored').length === 2, 'both')
   const [failed, ...taken] = [...new Map(api.batches.map((batch) => [batch.batchId, batch])).values()]
   expect([failed, ...taken].map((batch) => batch?.admissions.map(({ topic }) => topic))).toEqual([['a'], ['b']])
 })
@@ -96,10 +96,10 @@ it('drops what api calls wrong, so that the rest is not held up', async () => {
   api.breakAudit(new DomainError('invalid', 'invalid_admissions', 'meant to fail'))
   note('a')
   sender.start()
-  await until('the batch to be dropped', () => results.includes('1 dropped'))
+  await until(() => results.includes('1 dropped'), 'the batch to be dropped')
   api.breakAudit(undefined)
   note('b')
-  await until('the next one', () => results.includes('1 stored'))
+  await until(() => results.includes('1 stored'), 'the next one')
 })
 
 it('sends what waits before it stops', async () => {

@@ -1,7 +1,7 @@
-import { TestAuthority, TestIdentity } from '@ares/chassis/testing'
+import { TestAuthority, TestIdentity, until } from '@ares/chassis/testing'
 import type { Entry } from '@ares/proto/directory/v1/directory'
 import { openReplica } from '../testing/open-replica'
-import { TestApi, until } from '../testing/test-api'
+import { TestApi } from '../testing/test-api'
 import { change, deviceEntry, heartbeat, snapshot } from '../testing/test-directory'
 import { DirectoryReplica, StreamBroken } from './directory-replica'
 
@@ -124,12 +124,12 @@ describe('the stream', () => {
       else call.write(change(call.request.fromVersion + 1n, deviceEntry('resumed', [])))
     })
     const { replica } = watch(api.port)
-    await until('the snapshot', () => replica.position.version === 1n)
+    await until(() => replica.position.version === 1n, 'the snapshot')
     expect(replica.sizes().devices).toBe(12_000)
     api.lastCall.write(change(2n, deviceEntry('changed', [])))
-    await until('the change', () => replica.position.version === 2n)
+    await until(() => replica.position.version === 2n, 'the change')
     api.lastCall.end()
-    await until('the resumed stream', () => replica.position.version === 3n)
+    await until(() => replica.position.version === 3n, 'the resumed stream')
     expect(api.calls.map((call) => [call.request.epoch, call.request.fromVersion])).toEqual([
       ['', 0n],
       ['epoch-1', 2n],
@@ -143,14 +143,14 @@ describe('the stream', () => {
     })
     watch(api.port)
     const last = () => api.confirmed.at(-1)
-    await until('the snapshot is confirmed', () => last()?.version === 1n)
+    await until(() => last()?.version === 1n, 'the snapshot is confirmed')
     for (const version of [2n, 3n, 4n]) api.lastCall.write(change(version))
-    await until('the changes are confirmed', () => last()?.version === 4n)
+    await until(() => last()?.version === 4n, 'the changes are confirmed')
     expect(new Set(api.confirmed.map(({ watchId }) => watchId))).toEqual(new Set([api.lastCall.request.watchId]))
     api.lastCall.end()
-    await until('the second stream', () => api.calls.length === 2)
+    await until(() => api.calls.length === 2, 'the second stream')
     api.lastCall.write(change(5n))
-    await until('the change of the second stream is confirmed', () => last()?.version === 5n)
+    await until(() => last()?.version === 5n, 'the change of the second stream is confirmed')
     expect(last()?.watchId).toBe(api.lastCall.request.watchId)
     expect(api.calls[0]?.request.watchId).not.toBe(api.lastCall.request.watchId)
   })
@@ -163,7 +163,7 @@ describe('the stream', () => {
       if (cut) call.end()
     })
     const { replica } = watch(api.port)
-    await until('the third stream', () => replica.knowledge() !== undefined)
+    await until(() => replica.knowledge() !== undefined, 'the third stream')
     expect(api.calls.length).toBe(3)
     expect(replica.sizes().devices).toBe(6_000)
   })
@@ -177,9 +177,9 @@ describe('the stream', () => {
       }
     })
     const { replica, causes } = watch(api.port)
-    await until('the snapshot', () => replica.position.version === 1n)
+    await until(() => replica.position.version === 1n, 'the snapshot')
     api.lastCall.write(change(9n))
-    await until('the new snapshot', () => replica.position.version === 20n)
+    await until(() => replica.position.version === 20n, 'the new snapshot')
     expect(api.calls.map((call) => call.request.fromVersion)).toEqual([0n, 1n, 0n])
     expect(causes).toEqual(['broken', 'broken'])
   })
@@ -189,7 +189,7 @@ describe('the stream', () => {
       for (const event of snapshot(devices(1))) call.write(event)
     })
     const { causes } = watch(api.port, 200)
-    await until('a second stream', () => api.calls.length > 1)
+    await until(() => api.calls.length > 1, 'a second stream')
     expect(causes[0]).toBe('silent')
   })
 
@@ -199,12 +199,12 @@ describe('the stream', () => {
     }
     const api = await TestApi.start(apiIdentity, serveAll)
     const { replica, causes } = watch(api.port)
-    await until('the snapshot', () => replica.position.version === 4n)
+    await until(() => replica.position.version === 4n, 'the snapshot')
     await api.stop()
-    await until('the end of the stream', () => causes.length > 0)
+    await until(() => causes.length > 0, 'the end of the stream')
     expect(replica.knowledge()?.directory.device('d1')).toBeDefined()
     const again = await serve(serveAll, api.port)
-    await until('a new stream', () => again.calls.length > 0)
+    await until(() => again.calls.length > 0, 'a new stream')
     expect(again.lastCall.request.fromVersion).toBe(4n)
   })
 })

@@ -2,14 +2,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createLogger } from '@ares/chassis'
-import { TestAuthority, TestIdentity, type TestLeaf } from '@ares/chassis/testing'
+import { TestAuthority, TestIdentity, type TestLeaf, until } from '@ares/chassis/testing'
 import { type EmbeddedBroker, startEmbeddedBroker } from '@ares/emqx'
 import type { Entry } from '@ares/proto/directory/v1/directory'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import type { AuthorizerConfig } from '../config'
 import { AuthorizerService } from '../service'
 import { Gate } from './gate'
-import { TestApi, until } from './test-api'
+import { TestApi } from './test-api'
 import { snapshot } from './test-directory'
 
 const LOOPBACK = { host: '127.0.0.1', port: 0 }
@@ -73,7 +73,7 @@ export class Door {
       { identity, logger: createLogger({ service: 'authorizer', level: 'silent' }) },
     )
     await this.authorizer.start()
-    await until('the stream', () => this.api.calls.length > opened)
+    await until(() => this.api.calls.length > opened, 'the stream')
     this.gate.turn('open', this.authorizer.ports.webhook)
     return this.authorizer
   }
@@ -85,7 +85,7 @@ export class Door {
   }
 
   async known(version: bigint): Promise<void> {
-    await until(`version ${version}`, () => this.api.confirmed.some((each) => each.version === version))
+    await until(() => this.api.confirmed.some((each) => each.version === version), `version ${version}`)
   }
 
   connectDevice(leaf: TestLeaf, clientId: string, options: Partial<IClientOptions> = {}): Promise<Reception> {

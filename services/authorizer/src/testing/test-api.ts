@@ -101,12 +101,3 @@ export class TestApi {
     return this.server.stop(0)
   }
 }
-
-/** Waits until something holds; fails after 10 s, or as told, with the words given. */
-export async function until(what: string, holds: () => boolean, limitMs = 10_000): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!holds()) {
-    if (Date.now() > end) throw new Error(`waited in vain for ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-}

@@ -3,8 +3,8 @@ import { readFile } from 'node:fs/promises'
 import { Agent, request } from 'node:https'
 import { connect } from 'node:tls'
 import { createLogger, createMetrics, Health, ServiceIdentity, serialOf } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { CertsVolume, startTestVault, type TestVault } from '@ares/vault'
-import { until } from '../testing/test-api'
 import { WebhookServer } from './webhook-server'
 
 /** The webhook with a certificate from a real OpenBao, asked by the broker's own certificate. */
@@ -66,7 +66,7 @@ it('is asked without a break through three renewals; new handshakes show the new
   const asking = Promise.all([askOn(), askOn(), askOn(), askOn()])
   shown.add(await shownSerial())
   for (let renewal = 1; renewal <= 3; renewal++) {
-    await until('answers with this certificate', () => allowed >= renewal * 50, 40_000)
+    await until(() => allowed >= renewal * 50, 'answers with this certificate', 40_000)
     await identity.renew()
     shown.add(await shownSerial())
   }

@@ -3,12 +3,11 @@ import { Agent, request } from 'node:https'
 import { connect as connectTcp } from 'node:net'
 import { connect, type TLSSocket } from 'node:tls'
 import { createLogger, createMetrics, type Leaf } from '@ares/chassis'
-import { TestAuthority, TestIdentity, type TestLeaf } from '@ares/chassis/testing'
+import { TestAuthority, TestIdentity, type TestLeaf, until } from '@ares/chassis/testing'
 import fc from 'fast-check'
 import { CertificateReader } from '../decision/certificate'
 import { AdmissionJournal } from '../journal/admission-journal'
 import { DirectoryReplica } from '../replica/directory-replica'
-import { until } from '../testing/test-api'
 import { deviceEntry, snapshot } from '../testing/test-directory'
 import { Admission } from './admission'
 import { AdmissionMetrics } from './admission-metrics'
@@ -262,7 +261,7 @@ describe('whatever comes as a body', () => {
     const socket = await open(broker)
     socket.write('\u0010\u0004MQTT\r\n\r\n')
     expect(String((await once(socket, 'data'))[0])).toMatch(/^HTTP\/1.1 400 /)
-    await until('the count', () => refused.some((cause) => cause.startsWith('http_HPE_')))
+    await until(() => refused.some((cause) => cause.startsWith('http_HPE_')), 'the count')
     socket.destroy()
   })
 })
@@ -281,7 +280,7 @@ describe('the door', () => {
       await new Promise((resolve) => (socket.destroyed ? resolve(0) : socket.once('close', resolve)))
       expect(answered).toBe('')
     }
-    await until('three counts', () => refused.length >= 3)
+    await until(() => refused.length >= 3, 'three counts')
     expect(refused).toContain('not_the_broker')
     expect(refused.filter((cause) => cause.startsWith('tls_')).length).toBe(2)
   })

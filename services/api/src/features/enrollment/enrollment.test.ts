@@ -1,8 +1,8 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { newKeyAndCsr, type VaultClient } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { deviceCommonName } from '@ares/proto'
 import { startTestVault, type TestVault } from '@ares/vault'
 import { addMember, furnish, startTestApi, type TestApi } from '../../testing/api'
@@ -69,7 +69,7 @@ describe('enrollment', () => {
   const lastAudit = () => prisma().audit.findFirstOrThrow({ orderBy: { id: 'desc' } })
   /** What the journal has written of a serial number. */
   const noted = async (serialNumber: string) =>
-    eventually(() => prisma().audit.findFirst({ where: { detail: { path: ['serialNumber'], equals: serialNumber } } }))
+    until(() => prisma().audit.findFirst({ where: { detail: { path: ['serialNumber'], equals: serialNumber } } }))
   const refusal = ({ status, body }: { status: number; body: { code: string; requestId: string } }) => {
     const { requestId, ...problem } = body
     return { status, problem }
@@ -185,7 +185,7 @@ describe('enrollment', () => {
     expect(again.status).toBe(201)
     expect(again.body).toEqual(first.body)
     const repeated = { action: 'device.enrollment_repeated', subjectId: first.body.deviceId }
-    expect(await eventually(() => prisma().audit.findFirst({ where: repeated }))).toMatchObject({
+    expect(await until(() => prisma().audit.findFirst({ where: repeated }))).toMatchObject({
       organizationId: home.organization.id,
       detail: { reason: 'asked_again', serialNumber: 'SN-6' },
     })
@@ -272,7 +272,7 @@ it('slows down who guesses, and has every attempt in the audit, in few rows', as
       }
       return Object.fromEntries(counts)
     }
-    await eventually(async () => (await counted()).body_too_large)
+    await until(async () => (await counted()).body_too_large)
     expect(await counted()).toEqual({
       token_unknown: 60,
       too_many_attempts: 5,
@@ -284,13 +284,3 @@ it('slows down who guesses, and has every attempt in the audit, in few rows', as
     await api.stop()
   }
 })
-
-async function eventually<T>(look: () => Promise<T>, limitMs = 30_000): Promise<NonNullable<T>> {
-  const end = Date.now() + limitMs
-  for (;;) {
-    const seen = await look()
-    if (seen) return seen
-    if (Date.now() > end) throw new Error(`not within ${limitMs} ms: ${look}`)
-    await sleep(50)
-  }
-}

@@ -1,4 +1,5 @@
 import { createMetrics } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
 import { TestBroker } from '@ares/emqx/testing'
 import { Pool } from 'pg'
@@ -203,10 +204,3 @@ describe('the board', () => {
     expect(board.report(report('a'))).toMatchObject({ hasKeeper: true })
   })
 })
-
-async function until(condition: () => boolean): Promise<void> {
-  for (const end = Date.now() + 10_000; !condition(); ) {
-    if (Date.now() > end) throw new Error('not within 10 s')
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}
