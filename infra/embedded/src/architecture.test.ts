@@ -48,6 +48,45 @@ it('no deployable imports another one', () => {
   expect(crossings).toEqual([])
 })
 
+it('in api only the stores know Prisma and SQL, beside what opens the database', () => {
+  const users = files.filter(
+    (file) =>
+      /^services\/api\/src\//.test(file) &&
+      !ofTests({ from: file, to: '' }) &&
+      !/\.store\.ts$|\/src\/(database|generated|migrate\.ts)/.test(file) &&
+      KNOWS_THE_DATABASE.test(readFileSync(join(ROOT, file), 'utf8')),
+  )
+  expect(users.map((file) => file.slice('services/api/src/'.length)).sort()).toEqual(SQL_OUTSIDE_OF_STORES)
+})
+
+/** A transaction may be handed on; only a store uses it. */
+const KNOWS_THE_DATABASE =
+  /from 'pg'|\bPrisma(Client)?\b|\b(tx|pool|prisma)\.[$\w]|\.\$(transaction|queryRaw|executeRaw)/
+
+/** What stands here has a reason; what is new belongs into a store. */
+const SQL_OUTSIDE_OF_STORES = [
+  // Work on a timer, or in batches, of a statement or two: to part them would leave two files that say nothing alone.
+  'features/dead-letters/dead-letters.upkeep.ts',
+  // The end of every transaction that changes the directory, in whatever room.
+  'features/directory/directory.changes.ts',
+  'features/governor/governor.memory.ts',
+  // A connection of its own, which holds a lock as long as it lasts.
+  'features/governor/leadership.ts',
+  'features/telemetry/count-folding.ts',
+  'features/telemetry/last-seen.ts',
+  'features/telemetry/over-budget.ts',
+  'features/telemetry/partitions.ts',
+  'features/telemetry/rollups.query.ts',
+  'features/telemetry/rollups.ts',
+  // It hands on the connection of another store's transaction.
+  'features/telemetry/telemetry.replay.ts',
+  'features/telemetry/telemetry.upkeep.ts',
+  // One query stands before every route.
+  'http/access.ts',
+  // A NOTIFY to the other replicas.
+  'telemetry-rooms.ts',
+]
+
 it("a room of api calls another room's service, never its store", () => {
   const room = (file: string) => /^services\/api\/src\/features\/([\w-]+)\//.exec(file)?.[1]
   const reaches = production.filter(

@@ -5,7 +5,9 @@ import { CertificateFindings } from './features/fleet/certificate-findings'
 import type { FindingSource } from './features/fleet/findings'
 import { fleetRoutes } from './features/fleet/fleet.routes'
 import { FleetService } from './features/fleet/fleet.service'
+import { FleetStore } from './features/fleet/fleet.store'
 import { SharingFindings } from './features/fleet/sharing-findings'
+import { OrganizationStore } from './features/identity/organizations.store'
 import type { Rooms } from './rooms'
 
 /** The room of the fleet doctor. It only looks; what it finds is for people to do. */
@@ -18,14 +20,16 @@ export function fleetRooms(
     readonly sources?: readonly FindingSource[]
   },
 ): Rooms {
+  const store = new FleetStore(pool)
   const sources = [
-    new CertificateFindings(pool),
-    new SharingFindings(pool),
-    new BrokerFindings(pool, given.broker),
+    new CertificateFindings(store),
+    new SharingFindings(store),
+    new BrokerFindings(store, given.broker),
     new CaFindings(given.caPem),
     ...(given.sources ?? []),
   ]
-  const memberships = (userId: string) => prisma.membership.findMany({ where: { userId } })
+  const organizations = new OrganizationStore(prisma)
+  const memberships = (userId: string) => organizations.rolesOf(userId)
   return {
     routes: fleetRoutes(new FleetService(sources, memberships, logger)),
     rpc: [],

@@ -13,6 +13,8 @@ import {
 import { EmqxManagement } from './broker/emqx-management'
 import type { ApiConfig } from './config'
 import { type ApiContext, createContext } from './context'
+import { dataRooms } from './data-rooms'
+import { PersonChangeStore } from './features/access/person-changes.store'
 import { PersonSessions } from './features/access/person-sessions'
 import { VaultPki } from './features/certificates/pki.vault'
 import { VaultInventory } from './features/pki/pki-inventory.vault'
@@ -21,8 +23,9 @@ import { AccessControl } from './http/access'
 import { httpApplication } from './http/app'
 import { type HttpServer, startHttpServer } from './http/server'
 import { migrate } from './migrate'
+import { peopleRooms } from './people-rooms'
 import { revocationRooms } from './revocation-rooms'
-import { dataRooms, peopleRooms, type Rooms } from './rooms'
+import type { Rooms } from './rooms'
 
 /** Where a started service is reached. */
 export interface ApiPorts {
@@ -80,8 +83,8 @@ export class ApiService {
       await rooms.start()
     }
     const { notifications } = this.context
-    const { pool } = database
-    const sessions = new PersonSessions({ pool, broker, directory: data.directory, notifications, logger })
+    const changes = new PersonChangeStore(database.pool)
+    const sessions = new PersonSessions({ changes, broker, directory: data.directory, notifications, logger })
     this.stops.push(() => sessions.stop())
     await sessions.start()
     const grpc = await this.keep<GrpcServer>(this.startGrpc(identity, all))

@@ -3,6 +3,7 @@ import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
 import type { BrokerSessions } from '../broker/broker-sessions'
 import type { ApiConfig } from '../config'
 import { type ApiContext, createContext } from '../context'
+import { dataRooms } from '../data-rooms'
 import type { Pki } from '../features/certificates/pki'
 import { LONGEST_DEVICE_LIFE_MS } from '../features/certificates/pki.vault'
 import type { BrokerClients } from '../features/fleet/broker-findings'
@@ -14,8 +15,8 @@ import { API_ROOT, httpApplication } from '../http/app'
 import type { Route } from '../http/route'
 import { startHttpServer } from '../http/server'
 import { newId } from '../ids'
+import { peopleRooms } from '../people-rooms'
 import { revocationRooms } from '../revocation-rooms'
-import { dataRooms, peopleRooms } from '../rooms'
 
 export interface TestApi {
   /** http://127.0.0.1:port */

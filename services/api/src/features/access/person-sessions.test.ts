@@ -1,5 +1,7 @@
 import { createLogger } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { addMember, furnish, startTestApi, type TestApi, type TestPerson } from '../../testing/api'
+import { PersonChangeStore } from './person-changes.store'
 import { PersonSessions } from './person-sessions'
 
 let api: TestApi
@@ -28,7 +30,7 @@ afterEach(() => sessions.stop())
 
 const newWorker = () =>
   new PersonSessions({
-    pool: api.context.database.pool,
+    changes: new PersonChangeStore(api.context.database.pool),
     notifications: api.context.notifications,
     logger: createLogger({ service: 'test', level: 'silent' }),
     directory: {
@@ -81,8 +83,3 @@ it('does each change once', async () => {
   await new Promise((resolve) => setTimeout(resolve, 300))
   expect(steps.filter((step) => step === `kick ${member.email}`)).toHaveLength(1)
 })
-
-async function until(holds: () => boolean): Promise<void> {
-  for (let i = 0; i < 1_000 && !holds(); i++) await new Promise((resolve) => setTimeout(resolve, 10))
-  if (!holds()) throw new Error(`waited in vain: ${steps.join(', ')}`)
-}

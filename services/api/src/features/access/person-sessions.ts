@@ -1,11 +1,10 @@
 import type { Logger } from '@ares/chassis'
-import type { Pool } from 'pg'
 import type { BrokerSessions, PersonClients } from '../../broker/broker-sessions'
 import type { Notifications } from '../../database/notifications'
 import { DIRECTORY_CHANNEL } from '../directory/directory.changes'
 import type { DirectoryReach } from '../revocations/revocations'
+import type { PersonChangeStore } from './person-changes.store'
 
-const POSITION = 'person-sessions'
 const AT_ONCE = 100
 const REACH_WITHIN_MS = 5_000
 
@@ -28,7 +27,7 @@ export class PersonSessions {
 
   constructor(
     private readonly parts: {
-      readonly pool: Pool
+      readonly changes: PersonChangeStore
       readonly broker: PersonClients & BrokerSessions
       readonly directory: DirectoryReach
       readonly notifications: Pick<Notifications, 'on'>
@@ -37,8 +36,8 @@ export class PersonSessions {
   ) {}
 
   async start(everyMs = 5_000): Promise<void> {
-    const { pool, notifications } = this.parts
-    await pool.query(BEGIN, [POSITION])
+    const { changes, notifications } = this.parts
+    await changes.begin()
     this.unsubscribe = notifications.on(DIRECTORY_CHANNEL, () => this.wake())
     this.timer = setInterval(() => this.wake(), everyMs).unref()
     this.wake()
@@ -69,8 +68,8 @@ export class PersonSessions {
 
   /** @returns whether there may be more */
   private async workOff(): Promise<boolean> {
-    const { pool, directory, broker, logger } = this.parts
-    const { rows } = await pool.query<ChangeRow>(CHANGES, [POSITION, AT_ONCE])
+    const { changes, directory, broker, logger } = this.parts
+    const rows = await changes.next(AT_ONCE)
     const last = rows.at(-1)
     if (!last) return false
     if (!(await directory.reached(BigInt(last.version), REACH_WITHIN_MS))) {
@@ -81,25 +80,7 @@ export class PersonSessions {
       for (const clientId of clients) await broker.kick(clientId)
       if (clients.length > 0) logger.info('ended the MQTT sessions of a person whose rights changed', { email })
     }
-    await pool.query(ADVANCE, [POSITION, last.version])
+    await changes.advance(last.version)
     return rows.length === AT_ONCE
   }
 }
-
-interface ChangeRow {
-  readonly version: string
-  /** Null: the account is gone, and its token ends within minutes. */
-  readonly email: string | null
-}
-
-const BEGIN = `
-  INSERT INTO worker_positions (name, version) SELECT $1, version FROM directory_head ON CONFLICT (name) DO NOTHING`
-
-const CHANGES = `
-  SELECT c.version, u.email
-    FROM worker_positions p
-    JOIN directory_changes c ON c.version > p.version AND c.kind IN ('user', 'removed_user')
-    LEFT JOIN users u ON u.id::text = c.id
-   WHERE p.name = $1 ORDER BY c.version LIMIT $2`
-
-const ADVANCE = 'UPDATE worker_positions SET version = greatest(version, $2::bigint) WHERE name = $1'

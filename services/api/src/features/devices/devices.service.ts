@@ -1,33 +1,29 @@
 import { DomainError } from '@ares/chassis'
 import { z } from 'zod'
 import { isUniqueViolation } from '../../database'
-import type { Device, Prisma, PrismaClient } from '../../generated/prisma/client'
+import type { Device } from '../../generated/prisma/client'
 import type { UserActor } from '../../http/route'
 import { decodeCursor, type Page, pageFrom } from '../../http/shapes'
-import { newId } from '../../ids'
 import type { AuditService } from '../audit/audit.service'
 import { recordDirectoryChange } from '../directory/directory.changes'
+import type { HardwareService } from '../hardware/hardware.service'
 import type { DeviceChange, DeviceQuery, NewDevice } from './devices.schema'
+import type { DeviceStore } from './devices.store'
 
 /** Devices: made by people, known to the broker side through the directory. */
 export class DeviceService {
   constructor(
-    private readonly prisma: PrismaClient,
+    private readonly store: DeviceStore,
+    private readonly hardware: HardwareService,
     private readonly audit: AuditService,
   ) {}
 
   /** @throws DomainError `blueprint_unknown` when the organization has no such blueprint, `device_exists` */
   async create(actor: UserActor, organizationId: string, device: NewDevice): Promise<Device> {
-    const blueprint = await this.prisma.blueprint.findFirst({ where: { id: device.blueprintId, organizationId } })
-    if (!blueprint) {
-      const message = 'The organization has no such blueprint.'
-      throw new DomainError('invalid', 'blueprint_unknown', message, {
-        errors: [{ field: 'body.blueprintId', message }],
-      })
-    }
+    await this.hardware.requireBlueprint(organizationId, device.blueprintId)
     return taken(() =>
-      this.prisma.$transaction(async (tx) => {
-        const made = await tx.device.create({ data: { id: newId(), organizationId, ...device } })
+      this.store.transaction(async (tx) => {
+        const made = await this.store.create(tx, organizationId, device)
         await this.audit.record(tx, {
           actor,
           action: 'device.created',
@@ -44,30 +40,20 @@ export class DeviceService {
   /** Oldest first. */
   async list(organizationId: string, query: DeviceQuery): Promise<Page<Device>> {
     const after = decodeCursor(query.cursor, z.uuid())
-    const contains = { contains: query.search, mode: 'insensitive' } as const
-    const where: Prisma.DeviceWhereInput = {
-      organizationId,
-      ...(after ? { id: { gt: after } } : {}),
-      ...(query.blueprintId ? { blueprintId: query.blueprintId } : {}),
-      ...(query.state ? { state: query.state } : {}),
-      ...(query.online === undefined ? {} : { online: query.online }),
-      ...(query.search ? { OR: [{ name: contains }, { serialNumber: contains }] } : {}),
-    }
-    const rows = await this.prisma.device.findMany({ where, orderBy: { id: 'asc' }, take: query.limit + 1 })
+    const rows = await this.store.list(organizationId, query, query.limit + 1, after)
     return pageFrom(rows, query.limit, (row) => row.id)
   }
 
-  async get(id: string): Promise<Device> {
-    return this.prisma.device.findUniqueOrThrow({ where: { id } })
+  get(id: string): Promise<Device> {
+    return this.store.get(id)
   }
 
   /** @param expected `versionOf` the device that the caller has seen; another one now means somebody was faster
    *  @throws DomainError `device_changed`, `device_exists` */
   async change(actor: UserActor, id: string, change: DeviceChange, expected?: string): Promise<Device> {
     return taken(() =>
-      this.prisma.$transaction(async (tx) => {
-        await tx.$queryRaw`SELECT 1 FROM devices WHERE id = ${id}::uuid FOR UPDATE`
-        const before = await tx.device.findUniqueOrThrow({ where: { id } })
+      this.store.transaction(async (tx) => {
+        const before = await this.store.lock(tx, id)
         if (expected !== undefined && expected !== versionOf(before)) {
           throw new DomainError(
             'precondition',
@@ -75,7 +61,7 @@ export class DeviceService {
             'Somebody else changed the device. Read it again first.',
           )
         }
-        const after = await tx.device.update({ where: { id }, data: { ...change, updatedAt: new Date() } })
+        const after = await this.store.change(tx, id, change)
         await this.audit.record(tx, {
           actor,
           action: 'device.changed',
@@ -91,19 +77,13 @@ export class DeviceService {
   /** Switches a device on again. Certificates that were revoked stay revoked: it may need a new one.
    *  @throws DomainError `device_being_disabled` while its revocation has not come to the database */
   async enable(actor: UserActor, id: string): Promise<Device> {
-    return this.prisma.$transaction(async (tx) => {
-      await tx.$queryRaw`SELECT 1 FROM devices WHERE id = ${id}::uuid FOR UPDATE`
-      const before = await tx.device.findUniqueOrThrow({ where: { id } })
-      const plans = {
-        deviceId: id,
-        kind: { in: ['disable', 'delete'] },
-        databaseAt: null,
-      } satisfies Prisma.RevocationWhereInput
-      if ((await tx.revocation.count({ where: plans })) > 0) {
+    return this.store.transaction(async (tx) => {
+      const before = await this.store.lock(tx, id)
+      if (await this.store.isLeaving(tx, id)) {
         throw new DomainError('conflict', 'device_being_disabled', 'The device is just being disabled or deleted.')
       }
       if (before.state === 'active') return before
-      const after = await tx.device.update({ where: { id }, data: { state: 'active', updatedAt: new Date() } })
+      const after = await this.store.change(tx, id, { state: 'active' })
       await this.audit.record(tx, {
         actor,
         action: 'device.enabled',

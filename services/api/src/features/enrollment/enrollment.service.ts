@@ -1,6 +1,6 @@
 import { DomainError, type Logger } from '@ares/chassis'
 import { isUniqueViolation, type PrismaTransaction } from '../../database'
-import type { Device, EnrollmentToken, PrismaClient } from '../../generated/prisma/client'
+import type { Device, Enrollment, EnrollmentToken } from '../../generated/prisma/client'
 import { problemOf } from '../../http/problem'
 import { newId } from '../../ids'
 import type { AuditService } from '../audit/audit.service'
@@ -12,6 +12,7 @@ import type { CertificateSigning } from '../certificates/signing'
 import { recordDirectoryChange } from '../directory/directory.changes'
 import type { AttemptJournal } from './attempt-journal'
 import type { NewEnrollment } from './enrollment.schema'
+import type { EnrollmentStore } from './enrollment.store'
 import { hashOf } from './enrollment-token'
 
 export interface Enrolled {
@@ -34,7 +35,7 @@ export interface Enrolled {
  */
 export class EnrollmentService {
   constructor(
-    private readonly prisma: PrismaClient,
+    private readonly store: EnrollmentStore,
     private readonly signing: CertificateSigning,
     private readonly audit: AuditService,
     private readonly journal: AttemptJournal,
@@ -92,17 +93,14 @@ export class EnrollmentService {
     attempt: Attempt,
   ): Promise<{ readonly token: EnrollmentToken; readonly enrolled?: Enrolled | undefined }> {
     const { serialNumber } = attempt
-    const found = await this.prisma.enrollmentToken.findUnique({
-      where: { tokenHash: hashOf(token) },
-      include: { enrollments: { where: { serialNumber, publicKeyHash } } },
-    })
+    const found = await this.store.token(hashOf(token), { serialNumber, publicKeyHash })
     attempt.token = found ?? undefined
     requireOpen(found)
     const [before] = found.enrollments
-    const enrolled = before && (await this.again(before.deviceId, before.certificateSerial))
+    const enrolled = before && (await this.again(before))
     if (enrolled) return { token: found, enrolled }
     requireUse(found, serialNumber)
-    await this.requireFree(this.prisma, found, serialNumber)
+    await this.requireFree(found, serialNumber)
     return { token: found }
   }
 
@@ -118,26 +116,19 @@ export class EnrollmentService {
     signed: SignedCertificate,
   ): Promise<{ device: Device; components: string[] }> {
     // Another device may have come in with it while Vault was signing.
-    await tx.$queryRaw`SELECT 1 FROM enrollment_tokens WHERE id = ${tokenId}::uuid FOR UPDATE`
-    const token = await tx.enrollmentToken.findUnique({ where: { id: tokenId } })
+    const token = await this.store.lockToken(tx, tokenId)
     requireOpen(token)
     requireUse(token, serialNumber)
-    await this.requireFree(tx, token, serialNumber)
+    await this.requireFree(token, serialNumber, tx)
     const { organizationId, blueprintId } = token
-    const device = await tx.device
-      .create({ data: { id: deviceId, organizationId, blueprintId, name: serialNumber, serialNumber } })
-      .catch((error: unknown) => {
-        throw isUniqueViolation(error) ? new EnrollmentRefused('serial_number_taken') : error
-      })
-    const supported = await tx.supportedComponent.findMany({ where: { blueprintId }, orderBy: { name: 'asc' } })
-    await tx.componentInstance.createMany({
-      data: supported.map(({ id, name }) => ({ deviceId, supportedComponentId: id, name })),
+    const newcomer = { id: deviceId, organizationId, blueprintId, serialNumber }
+    const device = await this.store.addDevice(tx, newcomer).catch((error: unknown) => {
+      throw isUniqueViolation(error) ? new EnrollmentRefused('serial_number_taken') : error
     })
+    const components = await this.store.addComponents(tx, newcomer)
     await this.signing.record(tx, deviceId, signed)
-    await tx.enrollment.create({
-      data: { deviceId, tokenId, serialNumber, publicKeyHash, certificateSerial: signed.serial },
-    })
-    await tx.enrollmentToken.update({ where: { id: tokenId }, data: { uses: { increment: 1 } } })
+    const certificateSerial = signed.serial
+    await this.store.add(tx, { deviceId, tokenId, serialNumber, publicKeyHash, certificateSerial })
     await this.audit.record(tx, {
       actor: { kind: 'device', id: deviceId, address },
       action: 'device.enrolled',
@@ -151,30 +142,22 @@ export class EnrollmentService {
       },
     })
     await recordDirectoryChange(tx, { kind: 'device', id: deviceId })
-    return { device, components: supported.map(({ name }) => name) }
+    return { device, components }
   }
 
   /** What a device was told when it came in; undefined when that is not good any more. */
-  private async again(deviceId: string, certificateSerial: string): Promise<Enrolled | undefined> {
-    const device = await this.prisma.device.findFirst({
-      where: { id: deviceId, state: 'active' },
-      include: {
-        components: { orderBy: { name: 'asc' } },
-        certificates: { where: { serial: certificateSerial, state: 'active', notAfter: { gt: new Date() } } },
-      },
-    })
-    const [certificate] = device?.certificates ?? []
-    const signed = certificate && handedOut(certificate)
-    return device && signed ? { device, signed, components: device.components.map(({ name }) => name) } : undefined
+  private async again(enrollment: Enrollment): Promise<Enrolled | undefined> {
+    const before = await this.store.again(enrollment)
+    const signed = before && handedOut(before.certificate)
+    return signed && { device: before.device, signed, components: before.components }
   }
 
-  private async requireFree(prisma: PrismaTransaction, token: EnrollmentToken, serialNumber: string): Promise<void> {
-    const { organizationId } = token
-    const taken = await prisma.device.findFirst({
-      where: { organizationId, OR: [{ serialNumber }, { name: serialNumber }] },
-      select: { id: true },
-    })
-    if (taken) throw new EnrollmentRefused('serial_number_taken')
+  private async requireFree(
+    { organizationId }: EnrollmentToken,
+    serialNumber: string,
+    tx?: PrismaTransaction,
+  ): Promise<void> {
+    if (await this.store.isTaken(organizationId, serialNumber, tx)) throw new EnrollmentRefused('serial_number_taken')
   }
 
   /** Never throws: the answer is the one that was meant. */

@@ -1,7 +1,7 @@
 import { DomainError } from '@ares/chassis'
-import type { Pool } from 'pg'
 import { z } from 'zod'
 import type { Finding, FindingSource } from './findings'
+import type { FleetStore } from './fleet.store'
 
 /** What is needed of the broker's management API. */
 export interface BrokerClients {
@@ -13,14 +13,13 @@ export class BrokerFindings implements FindingSource {
   readonly name = 'broker'
 
   constructor(
-    private readonly pool: Pick<Pool, 'query'>,
+    private readonly store: FleetStore,
     private readonly broker: BrokerClients,
   ) {}
 
   async find(organizationIds: readonly string[]): Promise<Finding[]> {
-    const { rows } = await this.pool.query<CutOff>(CUT_OFF, [organizationIds])
     const findings: Finding[] = []
-    for (const device of rows) {
+    for (const device of await this.store.cutOff(organizationIds)) {
       const connectedAt = await this.connectedAt(device.id)
       if (connectedAt === undefined) continue
       // An active device that came back with another certificate is where it belongs.
@@ -52,23 +51,3 @@ export class BrokerFindings implements FindingSource {
 const client = z.object({ connected: z.boolean(), connected_at: z.coerce.date().optional() })
 
 const CLOCKS_MS = 2_000
-
-interface CutOff {
-  readonly id: string
-  readonly name: string
-  readonly organization_id: string
-  readonly state: 'active' | 'disabled'
-  readonly revoked_at: Date | null
-}
-
-/** The newest first. What was done in the last seconds may still be on its way. */
-const CUT_OFF = `
-  SELECT d.id, d.name, d.organization_id, d.state, r.revoked_at
-    FROM devices d
-    LEFT JOIN LATERAL (
-           SELECT max(c.revoked_at) AS revoked_at FROM certificates c
-            WHERE c.device_id = d.id AND c.state = 'revoked' AND c.not_after > now()) r ON true
-   WHERE d.organization_id = ANY ($1::uuid[])
-     AND (d.state = 'disabled' AND d.updated_at < now() - interval '10 seconds'
-          OR r.revoked_at < now() - interval '10 seconds')
-   ORDER BY greatest(r.revoked_at, d.updated_at) DESC LIMIT 200`

@@ -1,11 +1,11 @@
-import type { Pool } from 'pg'
 import type { Finding, FindingSource } from './findings'
+import type { FleetStore } from './fleet.store'
 
 /** Certificates that end, devices that never came, revocations that do not come through: what the tables say. */
 export class CertificateFindings implements FindingSource {
   readonly name = 'certificates'
 
-  constructor(private readonly pool: Pick<Pool, 'query'>) {}
+  constructor(private readonly store: FleetStore) {}
 
   async find(organizationIds: readonly string[]): Promise<Finding[]> {
     const lists = await Promise.all([
@@ -16,9 +16,8 @@ export class CertificateFindings implements FindingSource {
     return lists.flat()
   }
 
-  /** Active devices whose last good certificate ends within a week, or has ended. */
   private async ending(organizationIds: readonly string[]): Promise<Finding[]> {
-    const { rows } = await this.pool.query<DeviceRow & { ends: Date; asked: Date | null }>(ENDING, [organizationIds])
+    const rows = await this.store.ending(organizationIds)
     return rows.map(({ id, name, organization_id, ends, asked }) => {
       const leftMs = ends.getTime() - Date.now()
       const tried = asked
@@ -45,7 +44,7 @@ export class CertificateFindings implements FindingSource {
   }
 
   private async neverSeen(organizationIds: readonly string[]): Promise<Finding[]> {
-    const { rows } = await this.pool.query<DeviceRow & { issued: Date }>(NEVER_SEEN, [organizationIds])
+    const rows = await this.store.neverSeen(organizationIds)
     return rows.map(({ id, name, organization_id, issued }) => ({
       code: 'device_never_seen',
       severity: 'warning',
@@ -58,14 +57,7 @@ export class CertificateFindings implements FindingSource {
   }
 
   private async unfinished(organizationIds: readonly string[]): Promise<Finding[]> {
-    const { rows } = await this.pool.query<{
-      id: string
-      organization_id: string
-      kind: string
-      device_id: string
-      created_at: Date
-      failed_step: string | null
-    }>(UNFINISHED, [organizationIds])
+    const rows = await this.store.unfinished(organizationIds)
     return rows.map((row) => ({
       code: 'revocation_unfinished',
       severity: 'critical',
@@ -78,41 +70,5 @@ export class CertificateFindings implements FindingSource {
   }
 }
 
-interface DeviceRow {
-  readonly id: string
-  readonly name: string
-  readonly organization_id: string
-}
-
 const DAY_MS = 24 * 3_600_000
 const NOT_ASKED = 'It has not asked for a new one.'
-
-/** A quarter of its life for a certificate that is made for less than a month. */
-const ENDING = `
-  SELECT d.id, d.name, d.organization_id, last.not_after AS ends, pending.created_at AS asked
-    FROM devices d
-    JOIN LATERAL (
-           SELECT c.* FROM certificates c
-            WHERE c.device_id = d.id AND c.state <> 'revoked' AND NOT (c.supersedes IS NOT NULL AND c.first_seen_at IS NULL)
-            ORDER BY c.not_after DESC LIMIT 1) last ON true
-    LEFT JOIN LATERAL (
-           SELECT c.created_at FROM certificates c
-            WHERE c.device_id = d.id AND c.state = 'active' AND c.supersedes IS NOT NULL AND c.first_seen_at IS NULL
-            ORDER BY c.created_at DESC LIMIT 1) pending ON true
-   WHERE d.organization_id = ANY ($1::uuid[]) AND d.state = 'active'
-     AND last.not_after < now() + least(interval '7 days', (last.not_after - last.created_at) / 4)
-   ORDER BY last.not_after LIMIT 200`
-
-const NEVER_SEEN = `
-  SELECT d.id, d.name, d.organization_id, min(c.created_at) AS issued
-    FROM devices d JOIN certificates c ON c.device_id = d.id
-   WHERE d.organization_id = ANY ($1::uuid[]) AND d.state = 'active' AND d.last_seen_at IS NULL
-   GROUP BY d.id
-  HAVING min(c.created_at) < now() - interval '1 hour' AND bool_and(c.first_seen_at IS NULL)
-     AND bool_or(c.state = 'active' AND c.not_after > now())
-   ORDER BY issued LIMIT 200`
-
-const UNFINISHED = `
-  SELECT id, organization_id, kind::text, device_id, created_at, failed_step FROM revocations
-   WHERE organization_id = ANY ($1::uuid[]) AND finished_at IS NULL AND created_at < now() - interval '30 seconds'
-   ORDER BY created_at LIMIT 200`

@@ -1,31 +1,25 @@
 import { DomainError } from '@ares/chassis'
 import { z } from 'zod'
 import { isForeignKeyViolation, isUniqueViolation } from '../../database'
-import type { Blueprint, ComponentInstance, Prisma, PrismaClient } from '../../generated/prisma/client'
+import type { Blueprint, ComponentInstance } from '../../generated/prisma/client'
 import type { UserActor } from '../../http/route'
 import { decodeCursor, type Page, pageFrom } from '../../http/shapes'
-import { newId } from '../../ids'
 import type { AuditService } from '../audit/audit.service'
 import type { BlueprintChange, NewBlueprint, NewComponentInstance, NewSupportedComponent } from './hardware.schema'
-
-const WITH_METRICS = { metrics: { orderBy: { name: 'asc' } } } satisfies Prisma.SupportedComponentInclude
-const WHOLE = { components: { include: WITH_METRICS, orderBy: { name: 'asc' } } } satisfies Prisma.BlueprintInclude
-
-export type WholeBlueprint = Prisma.BlueprintGetPayload<{ include: typeof WHOLE }>
-export type SupportedComponentWithMetrics = Prisma.SupportedComponentGetPayload<{ include: typeof WITH_METRICS }>
+import type { HardwareStore, SupportedComponentWithMetrics, WholeBlueprint } from './hardware.store'
 
 /** What devices are made of: a blueprint lists the components it supports, a component the metrics it measures. */
 export class HardwareService {
   constructor(
-    private readonly prisma: PrismaClient,
+    private readonly store: HardwareStore,
     private readonly audit: AuditService,
   ) {}
 
   /** @throws DomainError `blueprint_exists` */
   async createBlueprint(actor: UserActor, organizationId: string, blueprint: NewBlueprint): Promise<Blueprint> {
     return nameTaken('blueprint_exists', 'The organization has a blueprint of this name.', () =>
-      this.prisma.$transaction(async (tx) => {
-        const made = await tx.blueprint.create({ data: { id: newId(), organizationId, ...blueprint } })
+      this.store.transaction(async (tx) => {
+        const made = await this.store.createBlueprint(tx, organizationId, blueprint)
         await this.audit.record(tx, {
           actor,
           action: 'blueprint.created',
@@ -40,16 +34,21 @@ export class HardwareService {
 
   async listBlueprints(organizationId: string, page: { limit: number; cursor?: string }): Promise<Page<Blueprint>> {
     const after = decodeCursor(page.cursor, z.uuid())
-    const rows = await this.prisma.blueprint.findMany({
-      where: { organizationId, ...(after ? { id: { gt: after } } : {}) },
-      orderBy: { id: 'asc' },
-      take: page.limit + 1,
-    })
+    const rows = await this.store.listBlueprints(organizationId, page.limit + 1, after)
     return pageFrom(rows, page.limit, (row) => row.id)
   }
 
-  async blueprint(id: string): Promise<WholeBlueprint> {
-    return this.prisma.blueprint.findUniqueOrThrow({ where: { id }, include: WHOLE })
+  blueprint(id: string): Promise<WholeBlueprint> {
+    return this.store.blueprint(id)
+  }
+
+  /** @throws DomainError `blueprint_unknown` when the organization has no such blueprint */
+  async requireBlueprint(organizationId: string, blueprintId: string): Promise<void> {
+    if (await this.store.hasBlueprint(organizationId, blueprintId)) return
+    const message = 'The organization has no such blueprint.'
+    throw new DomainError('invalid', 'blueprint_unknown', message, {
+      errors: [{ field: 'body.blueprintId', message }],
+    })
   }
 
   /** @throws DomainError `blueprint_exists` */
@@ -60,8 +59,8 @@ export class HardwareService {
     change: BlueprintChange,
   ): Promise<Blueprint> {
     return nameTaken('blueprint_exists', 'The organization has a blueprint of this name.', () =>
-      this.prisma.$transaction(async (tx) => {
-        const changed = await tx.blueprint.update({ where: { id }, data: change })
+      this.store.transaction(async (tx) => {
+        const changed = await this.store.changeBlueprint(tx, id, change)
         const subject = { kind: 'blueprint', id }
         await this.audit.record(tx, { actor, action: 'blueprint.changed', subject, organizationId, detail: change })
         return changed
@@ -72,8 +71,8 @@ export class HardwareService {
   /** @throws DomainError `blueprint_in_use` while a device is made after it */
   async deleteBlueprint(actor: UserActor, organizationId: string, id: string): Promise<void> {
     try {
-      await this.prisma.$transaction(async (tx) => {
-        const { name } = await tx.blueprint.delete({ where: { id } })
+      await this.store.transaction(async (tx) => {
+        const { name } = await this.store.deleteBlueprint(tx, id)
         const subject = { kind: 'blueprint', id }
         await this.audit.record(tx, { actor, action: 'blueprint.deleted', subject, organizationId, detail: { name } })
       })
@@ -91,12 +90,8 @@ export class HardwareService {
     component: NewSupportedComponent,
   ): Promise<SupportedComponentWithMetrics> {
     return nameTaken('component_exists', 'The blueprint has a component of this name.', () =>
-      this.prisma.$transaction(async (tx) => {
-        const metrics = { create: component.metrics.map((metric) => ({ id: newId(), ...metric })) }
-        const made = await tx.supportedComponent.create({
-          data: { ...component, id: newId(), blueprintId, metrics },
-          include: WITH_METRICS,
-        })
+      this.store.transaction(async (tx) => {
+        const made = await this.store.addComponent(tx, blueprintId, component)
         await this.audit.record(tx, {
           actor,
           action: 'blueprint.component_added',
@@ -110,8 +105,8 @@ export class HardwareService {
   }
 
   /** The components that a device really has. */
-  async instancesOf(deviceId: string): Promise<ComponentInstance[]> {
-    return this.prisma.componentInstance.findMany({ where: { deviceId }, orderBy: { name: 'asc' } })
+  instancesOf(deviceId: string): Promise<ComponentInstance[]> {
+    return this.store.instancesOf(deviceId)
   }
 
   /** @throws DomainError `component_not_supported` when the device's blueprint has no such component,
@@ -122,24 +117,22 @@ export class HardwareService {
     deviceId: string,
     instance: NewComponentInstance,
   ): Promise<ComponentInstance> {
-    const supported = await this.prisma.supportedComponent.findFirst({
-      where: { id: instance.supportedComponentId, blueprint: { devices: { some: { id: deviceId } } } },
-    })
-    if (!supported) {
+    const { supportedComponentId } = instance
+    if (!(await this.store.isSupportedBy(deviceId, supportedComponentId))) {
       const detail = 'The blueprint of the device has no such component.'
       throw new DomainError('invalid', 'component_not_supported', detail, {
         errors: [{ field: 'body.supportedComponentId', message: detail }],
       })
     }
     return nameTaken('component_exists', 'The device has a component of this name.', () =>
-      this.prisma.$transaction(async (tx) => {
-        const made = await tx.componentInstance.create({ data: { deviceId, ...instance } })
+      this.store.transaction(async (tx) => {
+        const made = await this.store.attach(tx, deviceId, instance)
         await this.audit.record(tx, {
           actor,
           action: 'device.component_attached',
           subject: { kind: 'device', id: deviceId },
           organizationId,
-          detail: { name: made.name, supportedComponentId: supported.id },
+          detail: { name: made.name, supportedComponentId },
         })
         return made
       }),

@@ -2,8 +2,8 @@ import { createPublicKey, generateKeyPairSync, type KeyObject, randomUUID } from
 import { DomainError } from '@ares/chassis'
 import { decodeProtectedHeader, errors, jwtVerify, SignJWT } from 'jose'
 import { LRUCache } from 'lru-cache'
-import type { PrismaClient } from '../../generated/prisma/client'
 import { recordDirectoryChange } from '../directory/directory.changes'
+import type { SessionKeyStore } from './session-keys.store'
 
 /** What an access token says. */
 export interface AccessClaims {
@@ -28,7 +28,7 @@ export class AccessTokens {
   /** Made-up kids must not become a query each. */
   private readonly unknownKids = new LRUCache<string, true>({ max: 1_000, ttl: 5_000 })
 
-  constructor(private readonly prisma: PrismaClient) {}
+  constructor(private readonly store: SessionKeyStore) {}
 
   /** Makes the first key, so that it is in the directory before the first login. */
   async start(): Promise<void> {
@@ -92,10 +92,9 @@ export class AccessTokens {
     const kid = randomUUID()
     const signsUntil = Date.now() + SIGNING_MS
     const notAfter = new Date(signsUntil + ACCESS_TOKEN_SECONDS * 1_000)
-    const spki = publicKey.export({ type: 'spki', format: 'der' })
-    await this.prisma.$transaction(async (tx) => {
-      await tx.sessionKey.deleteMany({ where: { notAfter: { lt: new Date(Date.now() - SIGNING_MS) } } })
-      await tx.sessionKey.create({ data: { kid, publicKey: Uint8Array.from(spki), notAfter } })
+    await this.store.transaction(async (tx) => {
+      await this.store.removeEndedBefore(tx, new Date(Date.now() - SIGNING_MS))
+      await this.store.add(tx, { kid, publicKey: publicKey.export({ type: 'spki', format: 'der' }), notAfter })
       await recordDirectoryChange(tx, { kind: 'session_key', id: kid })
     })
     this.publicKeys.set(kid, { key: publicKey, notAfter })
@@ -112,7 +111,7 @@ export class AccessTokens {
   }
 
   private async load(kid: string): Promise<PublicKey | undefined> {
-    const row = await this.prisma.sessionKey.findUnique({ where: { kid } })
+    const row = await this.store.find(kid)
     if (!row) return undefined
     const key = createPublicKey({ key: Buffer.from(row.publicKey), type: 'spki', format: 'der' })
     const found = { key, notAfter: row.notAfter }

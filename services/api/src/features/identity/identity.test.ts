@@ -4,7 +4,10 @@ import { startTestApi, type TestApi } from '../../testing/api'
 import { AuditService } from '../audit/audit.service'
 import { AuditStore } from '../audit/audit.store'
 import { AccessTokens } from './access-token'
+import { SessionKeyStore } from './session-keys.store'
+import { SessionStore } from './sessions.store'
 import { UserService } from './users.service'
+import { UserStore } from './users.store'
 
 describe('sessions', () => {
   let api: TestApi
@@ -112,7 +115,7 @@ describe('access tokens', () => {
 
   it('of one replica are verified by another, through the stored public key', async () => {
     const { prisma } = api.context.database
-    const [one, other] = [new AccessTokens(prisma), new AccessTokens(prisma)]
+    const [one, other] = [new AccessTokens(new SessionKeyStore(prisma)), new AccessTokens(new SessionKeyStore(prisma))]
     const { token } = await one.sign(claims)
     await expect(other.verify(token)).resolves.toEqual(claims)
     const { kid, alg } = decodeProtectedHeader(token)
@@ -123,7 +126,7 @@ describe('access tokens', () => {
 
   it('are refused when changed, unsigned, of an unknown key or of a key that has ended', async () => {
     const { prisma } = api.context.database
-    const tokens = new AccessTokens(prisma)
+    const tokens = new AccessTokens(new SessionKeyStore(prisma))
     const { token } = await tokens.sign(claims)
     const [header = '', payload = '', signature = ''] = token.split('.')
     const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
@@ -140,7 +143,9 @@ describe('access tokens', () => {
       await expect(tokens.verify(made)).rejects.toMatchObject({ kind: 'unauthenticated', code: 'token_invalid' })
     }
     await prisma.sessionKey.updateMany({ data: { notAfter: new Date(Date.now() - 1_000) } })
-    await expect(new AccessTokens(prisma).verify(token)).rejects.toMatchObject({ code: 'token_invalid' })
+    await expect(new AccessTokens(new SessionKeyStore(prisma)).verify(token)).rejects.toMatchObject({
+      code: 'token_invalid',
+    })
   })
 })
 
@@ -149,7 +154,8 @@ describe('the first user', () => {
     const api = await startTestApi()
     try {
       const { prisma } = api.context.database
-      const users = new UserService(prisma, new AuditService(new AuditStore(prisma)), { N: 1_024, r: 8, p: 1 })
+      const audit = new AuditService(new AuditStore(prisma))
+      const users = new UserService(new UserStore(prisma), new SessionStore(prisma), audit, { N: 1_024, r: 8, p: 1 })
       const made = await Promise.all([
         users.ensureFirst('Root@example.org', 'a long password'),
         users.ensureFirst('root@example.org', 'a long password'),

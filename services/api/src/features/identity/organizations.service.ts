@@ -1,21 +1,14 @@
 import { DomainError } from '@ares/chassis'
 import { z } from 'zod'
 import { isUniqueViolation, type PrismaTransaction } from '../../database'
-import type { Organization, PrismaClient } from '../../generated/prisma/client'
+import type { Organization } from '../../generated/prisma/client'
 import type { Role } from '../../generated/prisma/enums'
 import type { UserActor } from '../../http/route'
 import { decodeCursor, type Page, pageFrom } from '../../http/shapes'
-import { newId } from '../../ids'
 import type { AuditService } from '../audit/audit.service'
 import { recordDirectoryChange } from '../directory/directory.changes'
+import type { Member, OrganizationStore } from './organizations.store'
 import type { UserService } from './users.service'
-
-export interface Member {
-  readonly userId: string
-  readonly email: string
-  readonly name: string | null
-  readonly role: Role
-}
 
 export interface NewMember {
   readonly email: string
@@ -28,16 +21,16 @@ export interface NewMember {
 /** Organizations own everything; their members are people with a role. An organization always has an owner. */
 export class OrganizationService {
   constructor(
-    private readonly prisma: PrismaClient,
+    private readonly store: OrganizationStore,
     private readonly users: UserService,
     private readonly audit: AuditService,
   ) {}
 
   /** Its maker is its first owner. */
   async create(actor: UserActor, name: string): Promise<Organization & { role: Role }> {
-    return this.prisma.$transaction(async (tx) => {
-      const organization = await tx.organization.create({ data: { id: newId(), name } })
-      await tx.membership.create({ data: { organizationId: organization.id, userId: actor.id, role: 'owner' } })
+    return this.store.transaction(async (tx) => {
+      const organization = await this.store.create(tx, name)
+      await this.store.addMember(tx, organization.id, actor.id, 'owner')
       await this.audit.record(tx, {
         actor,
         action: 'organization.created',
@@ -53,18 +46,12 @@ export class OrganizationService {
   /** Those a person is a member of, oldest first. */
   async listOf(userId: string, page: { limit: number; cursor?: string }): Promise<Page<Organization & { role: Role }>> {
     const after = decodeCursor(page.cursor, z.uuid())
-    const rows = await this.prisma.membership.findMany({
-      where: { userId, ...(after ? { organizationId: { gt: after } } : {}) },
-      include: { organization: true },
-      orderBy: { organizationId: 'asc' },
-      take: page.limit + 1,
-    })
-    const { items, nextCursor } = pageFrom(rows, page.limit, (row) => row.organizationId)
-    return { items: items.map(({ organization, role }) => ({ ...organization, role })), nextCursor }
+    const rows = await this.store.listOf(userId, page.limit + 1, after)
+    return pageFrom(rows, page.limit, (row) => row.id)
   }
 
-  async get(id: string): Promise<Organization> {
-    return this.prisma.organization.findUniqueOrThrow({ where: { id } })
+  get(id: string): Promise<Organization> {
+    return this.store.get(id)
   }
 
   async change(
@@ -72,8 +59,8 @@ export class OrganizationService {
     id: string,
     change: { name?: string; telemetryRetentionDays?: number },
   ): Promise<Organization> {
-    return this.prisma.$transaction(async (tx) => {
-      const organization = await tx.organization.update({ where: { id }, data: change })
+    return this.store.transaction(async (tx) => {
+      const organization = await this.store.change(tx, id, change)
       await this.audit.record(tx, {
         actor,
         action: 'organization.changed',
@@ -85,13 +72,8 @@ export class OrganizationService {
     })
   }
 
-  async members(organizationId: string): Promise<Member[]> {
-    const rows = await this.prisma.membership.findMany({
-      where: { organizationId },
-      include: { user: true },
-      orderBy: { userId: 'asc' },
-    })
-    return rows.map(({ user, role }) => ({ userId: user.id, email: user.email, name: user.name, role }))
+  members(organizationId: string): Promise<Member[]> {
+    return this.store.members(organizationId)
   }
 
   /** Adds a person by e-mail. @throws DomainError `user_unknown` when there is no such account and no password to make
@@ -99,13 +81,12 @@ export class OrganizationService {
   async addMember(actor: UserActor, organizationId: string, member: NewMember): Promise<Member> {
     const passwordHash = member.password === undefined ? undefined : await this.users.hash(member.password)
     try {
-      return await this.prisma.$transaction(async (tx) => {
-        const user =
-          (await tx.user.findUnique({ where: { email: member.email } })) ??
-          (await this.newUser(tx, { ...member, passwordHash }))
-        await tx.membership.create({ data: { organizationId, userId: user.id, role: member.role } })
-        await this.recordMember(tx, actor, 'member.added', organizationId, user.id, member.role)
-        return { userId: user.id, email: user.email, name: user.name, role: member.role }
+      return await this.store.transaction(async (tx) => {
+        const person =
+          (await this.users.withEmail(tx, member.email)) ?? (await this.newUser(tx, { ...member, passwordHash }))
+        const added = await this.store.addMember(tx, organizationId, person.id, member.role)
+        await this.recordMember(tx, actor, 'member.added', organizationId, person.id, member.role)
+        return added
       })
     } catch (error) {
       if (!isUniqueViolation(error)) throw error
@@ -119,26 +100,22 @@ export class OrganizationService {
 
   /** @throws DomainError `member_not_found`, `last_owner` */
   async changeRole(actor: UserActor, organizationId: string, userId: string, role: Role): Promise<Member> {
-    return this.prisma.$transaction(async (tx) => {
+    return this.store.transaction(async (tx) => {
       const present = await this.lockMember(tx, organizationId, userId)
-      if (present.role === 'owner' && role !== 'owner') await this.requireOtherOwner(tx, organizationId, userId)
-      const { user } = await tx.membership.update({
-        where: { organizationId_userId: { organizationId, userId } },
-        data: { role },
-        include: { user: true },
-      })
+      if (present === 'owner' && role !== 'owner') await this.requireOtherOwner(tx, organizationId, userId)
+      const changed = await this.store.changeRole(tx, organizationId, userId, role)
       await this.recordMember(tx, actor, 'member.role_changed', organizationId, userId, role)
-      return { userId, email: user.email, name: user.name, role }
+      return changed
     })
   }
 
   /** @throws DomainError `member_not_found`, `last_owner` */
   async removeMember(actor: UserActor, organizationId: string, userId: string): Promise<void> {
-    await this.prisma.$transaction(async (tx) => {
+    await this.store.transaction(async (tx) => {
       const present = await this.lockMember(tx, organizationId, userId)
-      if (present.role === 'owner') await this.requireOtherOwner(tx, organizationId, userId)
-      await tx.membership.delete({ where: { organizationId_userId: { organizationId, userId } } })
-      await this.recordMember(tx, actor, 'member.removed', organizationId, userId, present.role)
+      if (present === 'owner') await this.requireOtherOwner(tx, organizationId, userId)
+      await this.store.removeMember(tx, organizationId, userId)
+      await this.recordMember(tx, actor, 'member.removed', organizationId, userId, present)
     })
   }
 
@@ -154,17 +131,14 @@ export class OrganizationService {
     return this.users.create(tx, { email, name, passwordHash })
   }
 
-  /** The organization's row is locked, so that two owners cannot remove each other at the same moment. */
-  private async lockMember(tx: PrismaTransaction, organizationId: string, userId: string): Promise<{ role: Role }> {
-    await tx.$queryRaw`SELECT 1 FROM organizations WHERE id = ${organizationId}::uuid FOR UPDATE`
-    const member = await tx.membership.findUnique({ where: { organizationId_userId: { organizationId, userId } } })
-    if (!member) throw new DomainError('not_found', 'member_not_found', 'This person is no member of the organization.')
-    return member
+  private async lockMember(tx: PrismaTransaction, organizationId: string, userId: string): Promise<Role> {
+    const role = await this.store.lockMember(tx, organizationId, userId)
+    if (!role) throw new DomainError('not_found', 'member_not_found', 'This person is no member of the organization.')
+    return role
   }
 
   private async requireOtherOwner(tx: PrismaTransaction, organizationId: string, userId: string): Promise<void> {
-    const others = await tx.membership.count({ where: { organizationId, role: 'owner', userId: { not: userId } } })
-    if (others > 0) return
+    if (await this.store.hasOtherOwner(tx, organizationId, userId)) return
     throw new DomainError(
       'conflict',
       'last_owner',

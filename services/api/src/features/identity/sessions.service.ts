@@ -1,13 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { DomainError } from '@ares/chassis'
 import type { PrismaTransaction } from '../../database'
-import type { PrismaClient, User } from '../../generated/prisma/client'
+import type { User } from '../../generated/prisma/client'
 import type { UserActor } from '../../http/route'
 import { newId } from '../../ids'
 import type { AuditService } from '../audit/audit.service'
 import type { AccessTokens } from './access-token'
 import { LoginLimit } from './login-limit'
 import { DEFAULT_COST, hashPassword, type PasswordCost, verifyPassword } from './password'
+import type { SessionStore, TokenHash } from './sessions.store'
+import type { UserStore } from './users.store'
 
 export interface Session {
   readonly accessToken: string
@@ -30,7 +32,8 @@ export class SessionService {
   private readonly decoy: Promise<string>
 
   constructor(
-    private readonly prisma: PrismaClient,
+    private readonly store: SessionStore,
+    private readonly users: UserStore,
     private readonly tokens: AccessTokens,
     private readonly audit: AuditService,
     cost: PasswordCost = DEFAULT_COST,
@@ -42,7 +45,7 @@ export class SessionService {
    *  `too_many_attempts` */
   async login(email: string, password: string, address: string): Promise<Session> {
     this.limit.begin(email, address)
-    const user = await this.prisma.user.findUnique({ where: { email } })
+    const user = await this.users.withEmail(email)
     const right = await verifyPassword(password, user?.passwordHash ?? (await this.decoy))
     if (!user?.active || !right) {
       throw new DomainError(
@@ -53,14 +56,14 @@ export class SessionService {
     }
     this.limit.succeeded(email, address)
     const familyId = newId()
-    const refreshToken = await this.prisma.$transaction(async (tx) => {
-      await tx.refreshToken.deleteMany({ where: { userId: user.id, expiresAt: { lt: new Date() } } })
+    const refreshToken = await this.store.transaction(async (tx) => {
+      await this.store.removeEnded(tx, user.id)
       await this.audit.record(tx, {
         actor: { kind: 'user', id: user.id, email, sessionId: familyId, address },
         action: 'session.created',
         subject: { kind: 'user', id: user.id },
       })
-      return issueRefreshToken(tx, user.id, familyId)
+      return this.issueRefreshToken(tx, user.id, familyId)
     })
     return this.session(user, familyId, refreshToken)
   }
@@ -68,15 +71,10 @@ export class SessionService {
   /** Exchanges a refresh token for a new pair. @throws DomainError `refresh_token_invalid`, `refresh_token_reused` */
   async refresh(refreshToken: string, address: string): Promise<Session> {
     const tokenHash = hashOf(refreshToken)
-    const outcome = await this.prisma.$transaction(async (tx) => {
-      const taken = await tx.refreshToken.updateManyAndReturn({
-        where: { tokenHash, usedAt: null, revokedAt: null, expiresAt: { gt: new Date() }, user: { active: true } },
-        data: { usedAt: new Date() },
-        include: { user: true },
-      })
-      const [token] = taken
+    const outcome = await this.store.transaction(async (tx) => {
+      const token = await this.store.use(tx, tokenHash)
       if (token) {
-        const next = await issueRefreshToken(tx, token.userId, token.familyId)
+        const next = await this.issueRefreshToken(tx, token.userId, token.familyId)
         return { kind: 'rotated', user: token.user, familyId: token.familyId, next } as const
       }
       return { kind: await this.revokeIfReused(tx, tokenHash, address) } as const
@@ -98,17 +96,24 @@ export class SessionService {
   /** Ends the session of this access token: it cannot be refreshed any more. The access token itself lives on for its
    *  15 minutes at most. */
   async end(actor: UserActor): Promise<void> {
-    await this.prisma.$transaction(async (tx) => {
-      await revokeFamily(tx, actor.sessionId)
+    await this.store.transaction(async (tx) => {
+      await this.store.revokeFamily(tx, actor.sessionId)
       await this.audit.record(tx, { actor, action: 'session.ended', subject: { kind: 'user', id: actor.id } })
     })
   }
 
-  private async revokeIfReused(tx: PrismaTransaction, tokenHash: Uint8Array<ArrayBuffer>, address: string) {
-    const token = await tx.refreshToken.findUnique({ where: { tokenHash }, include: { user: true } })
+  private async issueRefreshToken(tx: PrismaTransaction, userId: string, familyId: string): Promise<string> {
+    const token = randomBytes(32).toString('base64url')
+    const expiresAt = new Date(Date.now() + REFRESH_TOKEN_MS)
+    await this.store.add(tx, { userId, familyId, tokenHash: hashOf(token), expiresAt })
+    return token
+  }
+
+  private async revokeIfReused(tx: PrismaTransaction, tokenHash: TokenHash, address: string) {
+    const token = await this.store.find(tx, tokenHash)
     if (!token?.usedAt) return 'invalid' as const
     if (token.revokedAt === null) {
-      await revokeFamily(tx, token.familyId)
+      await this.store.revokeFamily(tx, token.familyId)
       const { id, email } = token.user
       await this.audit.record(tx, {
         actor: { kind: 'user', id, email, sessionId: token.familyId, address },
@@ -125,15 +130,4 @@ export class SessionService {
   }
 }
 
-async function issueRefreshToken(tx: PrismaTransaction, userId: string, familyId: string): Promise<string> {
-  const token = randomBytes(32).toString('base64url')
-  const expiresAt = new Date(Date.now() + REFRESH_TOKEN_MS)
-  await tx.refreshToken.create({ data: { id: newId(), userId, familyId, tokenHash: hashOf(token), expiresAt } })
-  return token
-}
-
-async function revokeFamily(tx: PrismaTransaction, familyId: string): Promise<void> {
-  await tx.refreshToken.updateMany({ where: { familyId, revokedAt: null }, data: { revokedAt: new Date() } })
-}
-
-const hashOf = (token: string): Uint8Array<ArrayBuffer> => Uint8Array.from(createHash('sha256').update(token).digest())
+const hashOf = (token: string): TokenHash => Uint8Array.from(createHash('sha256').update(token).digest())

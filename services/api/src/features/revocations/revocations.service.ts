@@ -163,16 +163,10 @@ export class RevocationService {
       const plan = await store.lock(tx, id)
       if (plan.databaseAt) return plan
       const { deviceId, serials, kind, reason } = plan
-      await tx.certificate.updateMany({
-        where: { serial: { in: serials }, deviceId, state: { not: 'revoked' } },
-        data: { state: 'revoked', revokedAt: new Date(), revocationReason: reason ?? REASON[kind] },
-      })
-      if (kind === 'disable') {
-        await tx.device.updateMany({ where: { id: deviceId }, data: { state: 'disabled', updatedAt: new Date() } })
-      }
+      await store.revoke(tx, deviceId, serials, reason ?? REASON[kind])
+      if (kind === 'disable') await store.disable(tx, deviceId)
       if (kind === 'delete') {
-        await tx.certificate.deleteMany({ where: { deviceId } })
-        await tx.device.deleteMany({ where: { id: deviceId } })
+        await store.remove(tx, deviceId)
         const directoryVersion = await recordDirectoryChange(tx, { kind: 'removed_device', id: deviceId })
         return store.done(id, 'database', this.leaseMs, { tx, directoryVersion })
       }

@@ -69,6 +69,28 @@ export class RevocationStore {
     return tx.revocation.findUniqueOrThrow({ where: { id } })
   }
 
+  async revoke(
+    tx: PrismaTransaction,
+    deviceId: string,
+    serials: readonly string[],
+    reason: string | null,
+  ): Promise<void> {
+    await tx.certificate.updateMany({
+      where: { serial: { in: [...serials] }, deviceId, state: { not: 'revoked' } },
+      data: { state: 'revoked', revokedAt: new Date(), revocationReason: reason },
+    })
+  }
+
+  async disable(tx: PrismaTransaction, deviceId: string): Promise<void> {
+    await tx.device.updateMany({ where: { id: deviceId }, data: { state: 'disabled', updatedAt: new Date() } })
+  }
+
+  /** The device with its certificates. Twice is once. */
+  async remove(tx: PrismaTransaction, deviceId: string): Promise<void> {
+    await tx.certificate.deleteMany({ where: { deviceId } })
+    await tx.device.deleteMany({ where: { id: deviceId } })
+  }
+
   /** Writes the time of a step, and keeps the plan for another while. */
   done(
     id: string,
