@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm, utimes, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { Writable } from 'node:stream'
@@ -364,6 +364,50 @@ describe('a wrapped credential', () => {
     await expect(credentials.next()).rejects.toThrow('was opened by this process, and the answer was lost')
     await deliver()
     await credentials.next()
+  })
+
+  it('that somebody opens while its service runs is an alarm, when the agent has replaced it', async () => {
+    keep(
+      await VaultAgent.start({
+        ...vault,
+        credentials: agentCredentialsFromBootstrap(vault, vault.keyFile),
+        targets: [{ service: 'listener', directory }],
+        deliverEveryMs: 100,
+        logger: createLogger({ service: 'vault-agent', level: 'error' }),
+      }),
+    )
+    const service = prepare({ credentials: source() })
+    await service.create()
+    const lies = () => readFile(path.join(directory, 'wrapped-secret-id'), 'utf8')
+    await until('a fresh one', async () => client.wrappingLookup(await lies()).then(Boolean, () => false))
+    expect(await service.count('ares_vault_credential_alarms_total')).toBe(0)
+    // Whoever steals goes on: the first one may be replaced before the service has seen it at all.
+    await until('the alarm', async () => {
+      await client.unwrap(await lies()).catch(() => undefined)
+      return (await service.count('ares_vault_credential_alarms_total')) > 0
+    })
+    expect(service.log()).toContain('ALARM')
+    expect(await service.check('vault-credential')).toMatchObject({
+      ok: true,
+      degraded: true,
+      detail: expect.stringContaining('this service had not opened it: somebody else has'),
+    })
+  }, 60_000)
+
+  it('that is replaced at half of its life, or after this service opened it, is no alarm', async () => {
+    const credentials = source()
+    await deliver()
+    const halfALifeAgo = new Date(Date.now() - 301_000)
+    await utimes(path.join(directory, 'wrapped-secret-id'), halfALifeAgo, halfALifeAgo)
+    await credentials.inspect?.()
+    await deliver()
+    await credentials.inspect?.()
+    await credentials.next()
+    await deliver()
+    await credentials.inspect?.()
+    await deliver()
+    await expect(credentials.inspect?.()).rejects.toBeInstanceOf(CredentialAlarm)
+    await credentials.inspect?.() // one alarm for one wrapping
   })
 
   it('that lies there for longer than it lives means that nobody delivers, and is no alarm', async () => {

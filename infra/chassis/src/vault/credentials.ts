@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto'
-import { stat } from 'node:fs/promises'
+import { open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ServiceName } from '@ares/proto'
 import { waitForFile } from '../ca-file'
@@ -17,6 +17,9 @@ export interface CredentialSource {
    *  @throws NoFreshCredential  there is none that was not used already; a later try may find one
    *  @throws VaultError */
   next(signal?: AbortSignal): Promise<Credential>
+  /** Looks whether somebody else has used what lies ready for the next login; uses nothing up itself. To be called every
+   *  few seconds while the service runs. @throws CredentialAlarm once for each */
+  inspect?(): Promise<void>
 }
 
 /** Somebody else opened a wrapped secret id, or put another in its place: a person must look at it. */
@@ -48,8 +51,8 @@ export interface CredentialOptions {
  */
 export function credentialsFrom(setting: string, options: CredentialOptions): CredentialSource {
   const given = setting === 'parent' ? fromParent : fromDirectory(setting)
-  const place = setting === 'parent' ? 'the parent process' : join(setting, 'wrapped-secret-id')
-  return new WrappedCredentials(given, place, { graceMs: GRACE_MS, isFile: setting !== 'parent', ...options })
+  const file = setting === 'parent' ? undefined : join(setting, 'wrapped-secret-id')
+  return new WrappedCredentials(given, file ?? 'the parent process', { graceMs: GRACE_MS, file, ...options })
 }
 
 /**
@@ -67,19 +70,27 @@ export function credentialsFrom(setting: string, options: CredentialOptions): Cr
  *
  * In the last case a restarted service finds its own used wrapping for a second, until a fresh one is delivered; a fresh
  * one within the grace ends the matter.
+ *
+ * While the service runs it needs no wrapping, and whoever delivers replaces one only when it has been opened or has half
+ * its life behind it. So one that is replaced sooner, and that this process has not opened, was opened by somebody else.
  */
 class WrappedCredentials implements CredentialSource {
   private last: { readonly fingerprint: string; readonly firstSeenMs: number; state: WrappingState } | undefined
+  /** What lay there at the last inspection. */
+  private ready: { readonly fingerprint: string; readonly writtenAtMs: number } | undefined
+  /** Fingerprints of those that this process has opened or tried to, or told of. */
+  private readonly dealtWith = new Set<string>()
 
   constructor(
     private readonly source: WrappedSource,
     private readonly place: string,
-    private readonly options: CredentialOptions & { readonly graceMs: number; readonly isFile: boolean },
+    private readonly options: CredentialOptions & { readonly graceMs: number; readonly file: string | undefined },
   ) {}
 
   async next(signal?: AbortSignal): Promise<Credential> {
     const { roleId, wrappedSecretId, writtenAtMs } = await this.source(signal)
-    const fingerprint = createHash('sha256').update(wrappedSecretId).digest('hex')
+    const fingerprint = fingerprintOf(wrappedSecretId)
+    this.dealtWith.add(fingerprint)
     if (this.last?.fingerprint !== fingerprint) {
       this.last = { fingerprint, firstSeenMs: performance.now(), state: 'unknown' }
     }
@@ -104,6 +115,20 @@ class WrappedCredentials implements CredentialSource {
     }
   }
 
+  async inspect(): Promise<void> {
+    const { file } = this.options
+    const found = file === undefined ? undefined : await readIfThere(file)
+    if (!found) return
+    const before = this.ready
+    this.ready = { fingerprint: fingerprintOf(found.text), writtenAtMs: found.writtenAtMs }
+    if (!before || before.fingerprint === this.ready.fingerprint || this.dealtWith.has(before.fingerprint)) return
+    const afterMs = found.writtenAtMs - before.writtenAtMs
+    if (afterMs >= (WRAPPING_LIFE_S * 1_000) / 2) return
+    throw this.alarm(
+      `was replaced after ${Math.round(afterMs / 1_000)} s, and this service had not opened it: somebody else has`,
+    )
+  }
+
   /** Does not use it up. @throws when it must not or cannot be opened */
   private async look(
     wrapping: { readonly firstSeenMs: number; state: WrappingState },
@@ -111,7 +136,7 @@ class WrappedCredentials implements CredentialSource {
     writtenAtMs: number | undefined,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { client, service, graceMs, isFile } = this.options
+    const { client, service, graceMs, file } = this.options
     try {
       const { creationPath } = await client.wrappingLookup(wrappedSecretId, { signal })
       if (creationPath === `auth/approle/role/${service}/secret-id`) return
@@ -126,13 +151,11 @@ class WrappedCredentials implements CredentialSource {
       if (writtenAtMs !== undefined && Date.now() - writtenAtMs > WRAPPING_LIFE_S * 1_000) {
         throw this.notFresh('has run out: whoever delivers credentials has not been here')
       }
-      if (isFile && performance.now() - wrapping.firstSeenMs < graceMs) {
+      if (file && performance.now() - wrapping.firstSeenMs < graceMs) {
         throw this.notFresh('was opened before, by an earlier life of this service if nobody else did')
       }
       wrapping.state = 'told'
-      throw this.alarm(
-        `was opened before this service did, and no other came${isFile ? ` in ${graceMs / 1_000} s` : ''}`,
-      )
+      throw this.alarm(`was opened before this service did, and no other came${file ? ` in ${graceMs / 1_000} s` : ''}`)
     }
   }
 
@@ -158,6 +181,19 @@ type WrappedSource = (signal: AbortSignal | undefined) => Promise<{
   /** When the file was written; unknown for one that came over IPC. */
   readonly writtenAtMs?: number
 }>
+
+const fingerprintOf = (wrappedSecretId: string): string => createHash('sha256').update(wrappedSecretId).digest('hex')
+
+/** Text and time of one and the same file, though it may be replaced at any moment; undefined when there is none. */
+async function readIfThere(file: string): Promise<{ readonly text: string; readonly writtenAtMs: number } | undefined> {
+  const handle = await open(file).catch(() => undefined)
+  if (!handle) return undefined
+  try {
+    return { text: (await handle.readFile('utf8')).trim(), writtenAtMs: (await handle.stat()).mtimeMs }
+  } finally {
+    await handle.close()
+  }
+}
 
 const PARENT_LIMIT_MS = 15_000
 const GRACE_MS = 15_000

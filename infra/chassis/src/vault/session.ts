@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Backoff } from '../backoff'
 import type { CheckResult, Health } from '../health'
 import type { Logger } from '../log'
@@ -47,7 +48,7 @@ export class VaultSession {
   private loggedInOnce = false
   private readonly pause = new Pause()
   private readonly stopping = new AbortController()
-  private running: Promise<void> = Promise.resolve()
+  private running: Promise<unknown> = Promise.resolve()
   private readonly watch: VaultWatch
 
   private constructor(private readonly options: SessionOptions) {
@@ -72,7 +73,7 @@ export class VaultSession {
       await session.watch.stop()
       throw error
     }
-    session.running = session.keepAlive()
+    session.running = Promise.all([session.keepAlive(), session.guardCredentials()])
     return session
   }
 
@@ -177,14 +178,33 @@ export class VaultSession {
       metrics.loginRefusals.inc({ reason: reasonOf(error) })
       // Refused: the secret id is used up, destroyed or expired. A fault: it may still be good.
       if (!(error instanceof VaultError && error.temporary)) this.opened = undefined
-      if (error instanceof CredentialAlarm) {
-        metrics.credentialAlarms.inc()
-        health.check('vault-credential', () => this.lacking(error.message))
-        logger.error('ALARM: a credential of this service may be known to somebody else', { error })
-      }
+      if (error instanceof CredentialAlarm) this.alarm(error)
       if (error instanceof NoFreshCredential) health.check('vault-credential', () => this.lacking(error.message))
       throw error
     }
+  }
+
+  /** The next login's credentials lie there while nobody needs them: somebody else who uses them is found out. */
+  private async guardCredentials(): Promise<void> {
+    const { credentials, logger, watchEveryMs = 10_000 } = this.options
+    const { signal } = this.stopping
+    while (!signal.aborted) {
+      try {
+        await credentials.inspect?.()
+      } catch (error) {
+        if (error instanceof CredentialAlarm) this.alarm(error)
+        else logger.warn('the credentials of the next login could not be looked at', { error })
+      }
+      await sleep(watchEveryMs, undefined, { signal, ref: false }).catch(() => {})
+    }
+  }
+
+  /** Stays in health until a login with credentials that nobody else has used. */
+  private alarm(error: CredentialAlarm): void {
+    const { metrics, health, logger } = this.options
+    metrics.credentialAlarms.inc()
+    health.check('vault-credential', () => this.lacking(error.message))
+    logger.error('ALARM: a credential of this service may be known to somebody else', { error })
   }
 
   private now(): number {
