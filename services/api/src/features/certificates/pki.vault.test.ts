@@ -86,6 +86,22 @@ it('takes what was ordered, with the life that was asked for', async () => {
   expect(log).toBe('')
 })
 
+it.each([
+  ['ahead', -600_000],
+  ['behind', 600_000],
+])('takes what a Vault signs whose clock is ten minutes %s', async (_where, offMs) => {
+  meddle = (data) => real(data)
+  const { now } = Date
+  const clock = jest.spyOn(Date, 'now').mockImplementation(() => now() + offMs)
+  try {
+    await order()
+    await order({ lifeMs: 3_600_000 })
+    expect(written).toEqual(signed)
+  } finally {
+    clock.mockRestore()
+  }
+})
+
 describe('what Vault made and nobody ordered is refused and revoked, and the log says why:', () => {
   type Case = readonly [string, string, typeof meddle]
   const cases: Case[] = [

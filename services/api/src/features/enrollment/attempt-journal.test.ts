@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createLogger } from '@ares/chassis'
 import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
 import { type Database, openDatabase } from '../../database'
@@ -58,13 +59,21 @@ it('a flood from ever new addresses is a bounded number of rows, and every attem
   expect(written.at(-1)).toMatchObject({ subjectId: 'various', detail: { address: 'various', count: 4_750 } })
 })
 
-it('keeps what cannot be written now', async () => {
+it('keeps what cannot be written now, beside what comes meanwhile', async () => {
   const attempts = journal()
   attempts.note(attempt())
+  const noted = Date.now()
   await database.pool.query('ALTER TABLE audit RENAME TO audit_away')
-  await attempts.write()
+  await sleep(5)
+  const writing = attempts.write()
+  await Promise.resolve() // it has taken the line
   attempts.note(attempt())
+  await writing
   await database.pool.query('ALTER TABLE audit_away RENAME TO audit')
   await attempts.stop()
-  expect((await rows()).map(({ detail }) => detail)).toEqual([expect.objectContaining({ count: 2 })])
+  const [detail, ...others] = (await rows()).map((row) => row.detail as Record<string, string>)
+  const { count, firstAt = '', lastAt = '' } = detail ?? {}
+  expect([count, others]).toEqual([2, []])
+  expect(Date.parse(firstAt)).toBeLessThanOrEqual(noted)
+  expect(Date.parse(lastAt)).toBeGreaterThan(noted)
 })

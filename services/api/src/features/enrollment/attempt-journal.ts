@@ -14,7 +14,7 @@ export interface NotedAttempt {
 }
 
 interface Line extends NotedAttempt {
-  readonly firstAt: Date
+  firstAt: Date
   lastAt: Date
   count: number
 }
@@ -87,7 +87,9 @@ export class AttemptJournal {
       return
     }
     alike.count += line.count
-    alike.lastAt = line.lastAt
+    // One that could not be written comes back after others that are younger.
+    if (line.firstAt < alike.firstAt) alike.firstAt = line.firstAt
+    if (line.lastAt > alike.lastAt) alike.lastAt = line.lastAt
   }
 }
 
