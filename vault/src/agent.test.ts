@@ -15,14 +15,8 @@ import {
 } from '@ares/chassis'
 import { until } from '@ares/chassis/testing'
 import { replaceFile } from './file-replacement'
-import {
-  agentCredentialsFromBootstrap,
-  CertsVolume,
-  issueWrappedSecretId,
-  startTestVault,
-  type TestVault,
-  VaultAgent,
-} from './index'
+import { agentCredentialsFromBootstrap, CertsVolume, issueWrappedSecretId, VaultAgent } from './index'
+import { startTestVault, type TestVault } from './testing/test-vault'
 
 let vault: TestVault
 let dir: string

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import path from 'node:path'
 import { connect, createServer } from 'node:tls'
 import { newKeyAndCsr, splitPem } from '@ares/chassis'
-import { startTestVault, type TestVault } from './index'
+import { startTestVault, type TestVault } from './testing/test-vault'
 
 // Lesson: a broker that sends its leaf alone, or a CA file without the intermediate, and every handshake fails.
 let vault: TestVault

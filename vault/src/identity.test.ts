@@ -22,7 +22,7 @@ import {
   type VaultClient,
 } from '@ares/chassis'
 import { until } from '@ares/chassis/testing'
-import { startTestVault, type TestVault } from './testing'
+import { startTestVault, type TestVault } from './testing/test-vault'
 import { issueWrappedSecretId } from './wrapped-secret-id'
 
 // What @ares/chassis does at a real server: it is tested here because starting one is this package's work.

@@ -23,10 +23,9 @@ import {
   CertsVolume,
   type RotationPhase,
   rotateIntermediate,
-  startTestVault,
-  type TestVault,
   VaultAgent,
 } from './index'
+import { startTestVault, type TestVault } from './testing/test-vault'
 
 // One rotation from beginning to end, on a real server, with a service and the broker's agent running all the time.
 

@@ -1,7 +1,8 @@
 import { X509Certificate } from 'node:crypto'
 import { createVaultClient, newKeyAndCsr, type VaultAnswer, type VaultClient } from '@ares/chassis'
 import { SERVICE_NAMES } from '@ares/proto'
-import { issueSecretId, startTestVault, type TestVault } from './index'
+import { issueSecretId } from './index'
+import { startTestVault, type TestVault } from './testing/test-vault'
 
 const DEVICE = '5f0f4a52-4a6c-4be3-9b7a-0d7b7f6f3c11.device.ares4.internal'
 

@@ -22,8 +22,8 @@ import {
   VaultError,
 } from '@ares/chassis'
 import { agentCredentialsFromBootstrap, VaultAgent } from './index'
-import { startTestVault, type TestVault } from './testing'
 import { FaultProxy } from './testing/fault-proxy'
+import { startTestVault, type TestVault } from './testing/test-vault'
 import { issueWrappedSecretId } from './wrapped-secret-id'
 
 // What befalls a service when Vault is in trouble: it lives on until its certificate really ends, says what is wrong by

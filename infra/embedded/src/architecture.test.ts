@@ -109,9 +109,7 @@ it('the packages depend on each other in one direction only', () => {
   const wrong = production.filter(({ from, to }) => {
     const place = Object.keys(allowed).find((name) => from.startsWith(`${name}/`))
     const target = /^@ares\/[\w-]+/.exec(to)?.[0]
-    return (
-      place !== undefined && target !== undefined && !allowed[place]?.includes(target) && !from.endsWith('/testing.ts')
-    )
+    return place !== undefined && target !== undefined && !allowed[place]?.includes(target)
   })
   expect(wrong).toEqual([])
 })
@@ -126,9 +124,7 @@ it('only config.ts files read the environment of a service', () => {
   const readers = files.filter(
     (file) =>
       /^(services|vault)\//.test(file) &&
-      !/\.test\.ts$|\/testing\/|\.bench\.ts$|\/(config|main|binary|server|wheel|testing)\.ts$|prisma\.config\.ts$/.test(
-        file,
-      ) &&
+      !/\.test\.ts$|\/testing\/|\.bench\.ts$|\/(config|main|binary|server|wheel)\.ts$|prisma\.config\.ts$/.test(file) &&
       /process\.env\b/.test(readFileSync(join(ROOT, file), 'utf8')),
   )
   expect(readers).toEqual([])

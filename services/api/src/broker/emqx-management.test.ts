@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { createVaultClient, type VaultClient } from '@ares/chassis'
-import { startTestVault, type TestVault } from '@ares/vault'
+import { startTestVault, type TestVault } from '@ares/vault/testing'
 import { EmqxManagement } from './emqx-management'
 
 /** The answers were measured on EMQX 5.8.9; the whole path with the embedded broker is in infra/embedded. */

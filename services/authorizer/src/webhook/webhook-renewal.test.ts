@@ -4,7 +4,8 @@ import { Agent, request } from 'node:https'
 import { connect } from 'node:tls'
 import { createLogger, createMetrics, Health, ServiceIdentity, serialOf } from '@ares/chassis'
 import { until } from '@ares/chassis/testing'
-import { CertsVolume, startTestVault, type TestVault } from '@ares/vault'
+import { CertsVolume } from '@ares/vault'
+import { startTestVault, type TestVault } from '@ares/vault/testing'
 import { WebhookServer } from './webhook-server'
 
 /** The webhook with a certificate from a real OpenBao, asked by the broker's own certificate. */

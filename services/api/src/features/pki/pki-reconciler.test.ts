@@ -1,6 +1,6 @@
 import { createLogger, createMetrics, newKeyAndCsr, type VaultClient } from '@ares/chassis'
 import { deviceCommonName } from '@ares/proto'
-import { startTestVault, type TestVault } from '@ares/vault'
+import { startTestVault, type TestVault } from '@ares/vault/testing'
 import { newId } from '../../ids'
 import { furnish, startTestApi, type TestApi } from '../../testing/api'
 import { AuditService } from '../audit/audit.service'
