@@ -1,9 +1,8 @@
-import 'reflect-metadata'
 import { createPrivateKey, KeyObject, webcrypto, X509Certificate } from 'node:crypto'
 import { mkdir, readFile } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import path from 'node:path'
-import * as x509 from '@peculiar/x509'
+import { x509 } from '@ares/chassis'
 import { replaceFile } from './file-replacement'
 
 export interface ServerCertificate {
@@ -72,7 +71,6 @@ async function isUsable(files: ServerCertificate, names: readonly string[]): Pro
 async function makeServerCertificate(
   names: readonly string[],
 ): Promise<{ caPem: string; certificatePem: string; keyPem: string }> {
-  x509.cryptoProvider.set(webcrypto)
   const caKeys = await webcrypto.subtle.generateKey(P256, true, ['sign', 'verify'])
   const keys = await webcrypto.subtle.generateKey(P256, true, ['sign', 'verify'])
   // An hour back: a container's clock may be a little behind its host's.

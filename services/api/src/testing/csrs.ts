@@ -1,6 +1,5 @@
-import 'reflect-metadata'
 import { webcrypto } from 'node:crypto'
-import * as x509 from '@peculiar/x509'
+import { x509 } from '@ares/chassis'
 import type { CsrRule } from '../features/certificates/csr'
 
 const EC = (namedCurve: string) => ({ name: 'ECDSA', namedCurve, hash: 'SHA-256' })

@@ -1,9 +1,5 @@
-import 'reflect-metadata'
-import { webcrypto } from 'node:crypto'
-import { DomainError } from '@ares/chassis'
-import * as x509 from '@peculiar/x509'
-
-x509.cryptoProvider.set(webcrypto)
+import type { webcrypto } from 'node:crypto'
+import { DomainError, x509 } from '@ares/chassis'
 
 /**
  * A CSR that keeps every rule, and nothing more of it than what may go on. Vault drops quietly what it does not like, takes
