@@ -1,10 +1,10 @@
-/** The MQTT topics, see docs/contract.md. Everything is under the device's own branch. */
+/** The MQTT topics, see docs/contract.md. What is said to or by a device is under its own branch. */
 
 export const TOPIC_ROOT = 'ares4'
 
 const PREFIX = `${TOPIC_ROOT}/`
 
-/** Topics of one device. */
+/** Topics of one device, and one that is no device's. */
 export const topics = {
   telemetry: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/telemetry`,
   status: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/status`,
@@ -14,6 +14,8 @@ export const topics = {
   receipts: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/receipts`,
   errors: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/errors`,
   certificateResponse: (deviceId: string): string => `${TOPIC_ROOT}/${deviceId}/certificate/response`,
+  /** What one listener says to the others. A root of its own: no filter over the devices reaches it. */
+  listenerNews: (clientId: string): string => `ares4-services/listeners/${clientId}`,
 } as const
 
 /** What a topic that a device publishes on stands for. */
@@ -39,4 +41,10 @@ export function parseDeviceTopic(topic: string): DeviceTopic | undefined {
   if (branch === 'responses' && leaf) return { kind: 'response', deviceId, commandId: leaf }
   if (branch === 'certificate' && leaf === 'request') return { kind: 'certificateRequest', deviceId }
   return undefined
+}
+
+/** Which listener says something on this topic; undefined when it is another one. */
+export function parseListenerNews(topic: string): string | undefined {
+  const start = topics.listenerNews('')
+  return topic.startsWith(start) ? topic.slice(start.length) : undefined
 }

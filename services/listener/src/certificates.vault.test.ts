@@ -199,6 +199,7 @@ function startListener(ownHealth: Health): ListenerService {
     },
     batch: { maxItems: 500, maxBytes: 1_048_576, maxAgeMs: 20, maxInFlight: 3, retryFirstMs: 20, retryMaxMs: 200 },
     commitDeadlineMs: 10_000,
+    standAsideAfterMs: 10_000,
     drainMs: 3_000,
     heldAlarmMs: 30_000,
   }

@@ -5,6 +5,7 @@ import { listenerClientId } from '@ares/proto'
 import { z } from 'zod'
 import type { BatchLimits } from './batcher'
 import type { MqttSettings } from './mqtt/session'
+import { PEER_NEWS_MS } from './peers'
 
 /** Everything the listener can be told, in its own words. */
 export interface ListenerConfig {
@@ -19,6 +20,8 @@ export interface ListenerConfig {
   readonly batch: BatchLimits
   /** How long one commit may take before it counts as failed. */
   readonly commitDeadlineMs: number
+  /** How long commits may fail before the listener leaves its messages to another one that commits. */
+  readonly standAsideAfterMs: number
   /** How long stop() waits for commits. */
   readonly drainMs: number
   /** A message that waits longer than this for its commit makes the listener unready. */
@@ -58,6 +61,7 @@ export function readConfig(env: NodeJS.ProcessEnv): ListenerConfig {
       retryMaxMs: 2_000,
     },
     commitDeadlineMs: given.ARES_COMMIT_DEADLINE,
+    standAsideAfterMs: given.ARES_STAND_ASIDE_AFTER,
     drainMs: given.ARES_DRAIN,
     heldAlarmMs: given.ARES_HELD_ALARM,
   }
@@ -95,6 +99,11 @@ const schema = z.object({
   ARES_BATCH_AGE: variable.durationMs().prefault('20ms'),
   ARES_BATCHES_IN_FLIGHT: variable.integer({ min: 1, max: 16 }).prefault('3'),
   ARES_COMMIT_DEADLINE: variable.durationMs().prefault('10s'),
+  /** Longer than a commit of another listener counts as news (5 s), or two could leave because of each other. */
+  ARES_STAND_ASIDE_AFTER: variable
+    .durationMs()
+    .refine((ms) => ms > PEER_NEWS_MS, 'must be more than 5s')
+    .prefault('10s'),
   ARES_DRAIN: variable.durationMs().prefault('10s'),
   ARES_HELD_ALARM: variable.durationMs().prefault('30s'),
 })

@@ -12,6 +12,8 @@ import { Reach, type Sink } from './ingest/sink'
 import { StatusSink } from './ingest/status-sink'
 import { TelemetrySink } from './ingest/telemetry-sink'
 import { MqttSession } from './mqtt/session'
+import { Peers } from './peers'
+import { StandingAside } from './standing-aside'
 
 /**
  * The listener: takes what devices publish, has api commit it, and acknowledges after that; brings commands to devices.
@@ -21,6 +23,8 @@ export class ListenerService {
   private session: MqttSession | undefined
   private sinks: readonly Sink[] = []
   private load: LoadReport | undefined
+  private peers: Peers | undefined
+  private standingAside: StandingAside | undefined
   private servers: { readonly ops: OpsServer; readonly grpc: GrpcServer } | undefined
   private fail: (error: Error) => void = () => undefined
 
@@ -66,7 +70,12 @@ export class ListenerService {
   /** Takes nothing new, commits and acknowledges what is held, then leaves. */
   async stop(): Promise<void> {
     const { config, identity, api } = this.context
-    await this.session?.stop(() => this.drain(config.drainMs), this.load?.isKeeper)
+    this.standingAside?.stop()
+    // Whoever api calls the keeper may have left: nobody to be heard is as good a reason to stay.
+    const isKeeper = this.load?.isKeeper || !this.peers?.isAnyThere
+    this.peers?.stop()
+    if (!isKeeper) this.peers?.sayGoodbye()
+    await this.session?.stop(() => this.drain(config.drainMs), isKeeper)
     this.load?.stop()
     for (const sink of this.sinks) sink.stop()
     await this.servers?.grpc.stop()
@@ -98,7 +107,17 @@ export class ListenerService {
     })
     // In this order: what the others cannot read ends up in telemetry.
     this.sinks = [renewals, status, responses, telemetry]
-    const router = new Router({ telemetry, status, responses, renewals }, { metrics, logger })
+    const peers = new Peers({
+      clientId: config.mqtt.clientId,
+      session: {
+        get problem() {
+          return session.problem
+        },
+        tell: (messages) => session.tell(messages),
+      },
+      committedAt: () => reach.committedAt,
+    })
+    const router = new Router({ telemetry, status, responses, renewals, peers }, { metrics, logger })
     const session = new MqttSession(config.mqtt, {
       identity,
       logger,
@@ -124,6 +143,10 @@ export class ListenerService {
       committed: () => reach.committed,
     })
     this.load.start()
+    this.peers = peers
+    peers.start()
+    this.standingAside = new StandingAside({ afterMs: config.standAsideAfterMs, session, reach, peers, logger })
+    this.standingAside.start()
     return session
   }
 

@@ -31,7 +31,7 @@ function emqxMatches(rule: string, topic: string): boolean {
   return words.length === names.length
 }
 
-const WORDS = ['ares4', 'd1', 'd2', '+', '#', '', 'x']
+const WORDS = ['ares4', 'd1', 'd2', 'listeners', '+', '#', '', 'x']
 const BRANCHES = [
   'telemetry',
   'status',
@@ -46,7 +46,7 @@ const BRANCHES = [
 
 function* filters(): Generator<string> {
   const third = [...WORDS, ...BRANCHES]
-  for (const a of ['ares4', '+', '#', '$SYS', '']) {
+  for (const a of ['ares4', 'ares4-services', '+', '#', '$SYS', '']) {
     yield a
     for (const b of WORDS) {
       yield `${a}/${b}`
@@ -124,6 +124,7 @@ describe('the acl of an authn answer', () => {
       'eq ares4/+/status',
       'eq ares4/+/responses/+',
       'eq ares4/+/certificate/request',
+      'eq ares4-services/listeners/+',
     ])
     expect(rulesOf('listener').filter((rule) => rule.permission === 'allow' && rule.topic.includes('#'))).toEqual([])
   })

@@ -90,11 +90,13 @@ export const POLICY: Readonly<Record<ClassName, AccessClass>> = {
       publish('ares4/+/errors', 'what was refused'),
       publish('ares4/+/commands/+', 'commands of people'),
       publish('ares4/+/certificate/response', 'new certificates'),
+      publish('ares4-services/listeners/+', 'that it is there and when it committed last, to the other listeners'),
       subscribe('ares4/+/telemetry', 'all reports', exact),
       subscribe('ares4/+/telemetry/+', 'all reports, the format named in the topic', exact),
       subscribe('ares4/+/status', 'who is there', exact),
       subscribe('ares4/+/responses/+', 'what became of commands', exact),
       subscribe('ares4/+/certificate/request', 'requests for certificates', exact),
+      subscribe('ares4-services/listeners/+', 'the other listeners', exact),
     ],
   },
   server: {

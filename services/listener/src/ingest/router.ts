@@ -1,6 +1,7 @@
 import type { Logger } from '@ares/chassis'
-import { parseDeviceTopic } from '@ares/proto'
+import { parseDeviceTopic, parseListenerNews } from '@ares/proto'
 import type { Delivery } from '../mqtt/holding-client'
+import type { Peers } from '../peers'
 import type { IngestMetrics } from './ingest-metrics'
 import type { RenewalSink } from './renewal-sink'
 import type { ResponseSink } from './response-sink'
@@ -15,6 +16,7 @@ export class Router {
       readonly status: Pick<StatusSink, 'take'>
       readonly responses: Pick<ResponseSink, 'take'>
       readonly renewals: Pick<RenewalSink, 'take'>
+      readonly peers: Pick<Peers, 'take'>
     },
     private readonly parts: { readonly metrics: IngestMetrics; readonly logger: Logger },
   ) {}
@@ -35,11 +37,17 @@ export class Router {
         this.sinks.renewals.take(delivery, topic.deviceId)
         break
       default:
-        this.ignore(delivery)
+        this.routeOther(delivery)
     }
   }
 
-  /** Only a subscription that somebody else made in our session brings such a topic; it belongs to no device. */
+  private routeOther(delivery: Delivery): void {
+    const listener = parseListenerNews(delivery.topic)
+    if (listener === undefined) this.ignore(delivery)
+    else this.sinks.peers.take(delivery, listener)
+  }
+
+  /** Only a subscription that somebody else made in our session brings such a topic; it belongs to nobody. */
   private ignore(delivery: Delivery): void {
     this.parts.metrics.messages.inc({ kind: 'other', read: 'ignored' })
     this.parts.logger.warn('a message on a topic that is none of ours is ignored', {

@@ -25,10 +25,13 @@ export class Reach {
   private reason = ''
   /** Messages of all kinds that were committed since the start. */
   committed = 0
+  /** When that was last, epoch milliseconds; 0: never. */
+  committedAt = 0
 
   worked(messages: number): void {
     this.failedSince = undefined
     this.committed += messages
+    this.committedAt = Date.now()
   }
 
   /** How long nothing has been committed though it was tried, in milliseconds. */

@@ -78,6 +78,13 @@ export class HoldingClient extends MqttClient {
     this.turningAway = true
   }
 
+  /** Closes the connection, and of MQTT 5 the session with it [MQTT 5, 3.14.2.2.2]. MQTT.js comes back as from any cut. */
+  endSession(): void {
+    const properties = { sessionExpiryInterval: 0 }
+    if (this.options.protocolVersion === 5) this.inside._writePacket({ cmd: 'disconnect', reasonCode: 0, properties })
+    this.stream.end()
+  }
+
   /**
    * Publishes at QoS 1 and waits for the broker's PUBACK.
    * @returns whether a session took the message; true where the broker cannot say (MQTT 3.1.1)

@@ -5,7 +5,7 @@ import type { LeafSource, Logger } from '@ares/chassis'
 import type { ErrorWithReasonCode } from 'mqtt'
 import { type Delivery, HoldingClient } from './holding-client'
 import { ReconnectPace } from './reconnect-pace'
-import { SUBSCRIPTIONS } from './subscriptions'
+import { PEERS, SUBSCRIPTIONS } from './subscriptions'
 
 /**
  * The one session with the broker.
@@ -14,6 +14,9 @@ import { SUBSCRIPTIONS } from './subscriptions'
  *        ▲                      │                   │
  *        └──────closed──────────┴──────closed───────┤        (MQTT.js reconnects, at our pace)
  *                                                   └──taken over (DISCONNECT 142)──▶ FAILED
+ *
+ * It is of the group, or stands aside (`moveTo`): then it hears the other listeners and nothing else. Each change is a new
+ * session on a new connection.
  *
  * `connect` happens once, in the constructor of MQTT.js; every further connection is MQTT.js's own doing. What a new
  * connection needs (certificate, protocol version) is read when its stream is built.
@@ -24,6 +27,7 @@ export class MqttSession {
   private subscribed = false
   private everSubscribed = false
   private left = false
+  private place: Place = 'group'
   private failure: Error | undefined
   private retry: NodeJS.Timeout | undefined
   private stopRenewals: () => void = () => undefined
@@ -78,6 +82,7 @@ export class MqttSession {
     if (this.failure) return this.failure.message
     if (this.left) return 'this listener has left its group'
     if (!this.client.connected) return `no connection with ${this.settings.url}`
+    if (this.place === 'aside') return 'this listener stands aside: it cannot commit, and another one can'
     return this.subscribed ? undefined : 'connected, subscriptions not granted yet'
   }
 
@@ -108,6 +113,20 @@ export class MqttSession {
     stream.cork()
     for (const { topic, payload } of messages) this.client.publish(topic, payload, { qos: 0 }, ignoreError)
     stream.uncork()
+  }
+
+  /**
+   * Into the group, or aside. Going aside ends the session: the broker gives the others what was in it,
+   * unacknowledged and queued, and from now on its share. Where no property can say that (MQTT 3.1.1), the clean session
+   * that follows does [MQTT-3.1.2-6]; the embedded broker hands over then.
+   */
+  moveTo(place: Place): void {
+    if (this.left || this.failure || place === this.place) return
+    this.place = place
+    this.subscribed = false
+    this.everSubscribed = false
+    this.client.options.clean = place === 'aside'
+    if (this.client.connected) this.client.endSession()
   }
 
   /**
@@ -199,13 +218,14 @@ export class MqttSession {
   private subscribe(waitMs = 1_000): void {
     const { client } = this
     const { stream } = client
-    client.subscribe([...SUBSCRIPTIONS], { qos: 1 }, (error) => {
+    const filters = this.place === 'aside' ? [PEERS] : [...SUBSCRIPTIONS]
+    client.subscribe(filters, { qos: 1 }, (error) => {
       // An answer for a connection that is gone: the next one subscribes itself.
       if (client.stream !== stream || !client.connected) return
       if (!error) {
         this.subscribed = true
         this.everSubscribed = true
-        this.parts.logger.info('subscribed', { filters: SUBSCRIPTIONS })
+        this.parts.logger.info('subscribed', { filters })
         return
       }
       this.parts.logger.error('the broker does not grant the subscriptions, trying again', {
@@ -291,6 +311,9 @@ export class MqttSession {
     }
   }
 }
+
+/** `aside`: with a connection, and without a share of the messages. */
+export type Place = 'group' | 'aside'
 
 /** There is nobody to take the command. */
 export class NoSession extends Error {

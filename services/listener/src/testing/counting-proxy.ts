@@ -1,12 +1,13 @@
 import { once } from 'node:events'
 import * as net from 'node:net'
 
-/** Stands between a client and a broker: counts connections and MQTT packets from the client, and can cut. */
+/** Stands between a client and a server: counts connections, and can cut or hang. */
 export class CountingProxy {
   connections = 0
   private readonly sockets = new Set<net.Socket>()
   /** While false, connections are accepted and closed at once. */
   open = true
+  private hanging = false
 
   private constructor(
     private readonly server: net.Server,
@@ -26,6 +27,18 @@ export class CountingProxy {
     for (const socket of this.sockets) socket.destroy()
   }
 
+  /** Takes nothing and says nothing from now on, like a cable that was pulled; `cut` and `heal` end it. */
+  hang(): void {
+    this.hanging = true
+    for (const socket of this.sockets) socket.unpipe().pause()
+  }
+
+  /** Lets new connections through again. Those that hung stay dead: they are closed. */
+  heal(): void {
+    this.hanging = false
+    this.cut()
+  }
+
   async stop(): Promise<void> {
     this.cut()
     const closed = once(this.server, 'close')
@@ -38,6 +51,10 @@ export class CountingProxy {
     socket.on('error', () => undefined)
     if (!this.open) {
       socket.destroy()
+      return
+    }
+    if (this.hanging) {
+      this.sockets.add(socket.pause())
       return
     }
     const upstream = net.connect(target, '127.0.0.1')

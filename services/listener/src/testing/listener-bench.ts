@@ -25,7 +25,12 @@ export class ListenerBench {
   }
 
   /** Starts a listener and waits until it is subscribed. */
-  async listener(url: string, changes: Partial<ListenerConfig['mqtt']> = {}, instance = '0000000a'): Promise<Started> {
+  async listener(
+    url: string,
+    changes: Partial<ListenerConfig['mqtt']> = {},
+    instance = '0000000a',
+    more: Partial<ListenerConfig> = {},
+  ): Promise<Started> {
     const identity = await this.ca.identity('listener.service.ares4.internal')
     const config: ListenerConfig = {
       logLevel: 'error',
@@ -46,8 +51,10 @@ export class ListenerBench {
       },
       batch: { maxItems: 500, maxBytes: 1_048_576, maxAgeMs: 20, maxInFlight: 3, retryFirstMs: 20, retryMaxMs: 200 },
       commitDeadlineMs: 5_000,
+      standAsideAfterMs: 10_000,
       drainMs: 3_000,
       heldAlarmMs: 30_000,
+      ...more,
     }
     const health = new Health()
     const metrics = createMetrics('listener')
