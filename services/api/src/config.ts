@@ -86,8 +86,8 @@ const schema = z.object({
   /** false: nobody slows the devices when the store is slow; the broker's own rate stands. */
   ARES_GOVERNOR: variable.boolean().prefault('true'),
   /** Messages a second of all devices together that are let in whatever happens. Keepalives count: 10,000 devices with one
-   *  a minute are 167 a second. What comes in during an outage waits in the broker: 500/s fill emqx.conf's queues of two
-   *  listeners (800,000) in 26 min. */
+   *  a minute are 167 a second. What comes in without a listener waits in the session of the last one, which the broker
+   *  keeps for 90 s (emqx.conf). */
   ARES_GOVERNOR_FLOOR: variable.integer({ min: 1, max: 1_000_000 }).prefault('500'),
   /** Messages a second at most. Default: what the broker is configured with. */
   ARES_GOVERNOR_MAXIMUM: variable.integer({ min: 1, max: 1_000_000 }).optional(),
