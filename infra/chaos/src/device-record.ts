@@ -35,6 +35,11 @@ export class DeviceRecord {
     return this.queue.length + this.open.size
   }
 
+  /** How many more may be made and go out at once. */
+  get room(): number {
+    return this.window - this.unfinished
+  }
+
   add(report: SentReport): void {
     const entry: Entry = { report, state: 'queued', sentAt: 0 }
     this.entries.set(report.sequence, entry)

@@ -61,6 +61,23 @@ it('carries nothing and closes nothing while it hangs, and goes on where it was'
   await until(() => client.said() === 'one two' && late.said() === 'late')
 })
 
+it('carries no more than its limit to the target, of all connections together, and all when that is taken away', async () => {
+  const text = 'x'.repeat(200_000)
+  const clients = [through(), through()]
+  for (const client of clients) client.say('on')
+  await until(() => clients.every((client) => client.said() === 'on'))
+  const before = link.carried
+  const beganAt = performance.now()
+  link.limit(100_000)
+  for (const client of clients) client.say(text)
+  await until(() => link.carried - before >= 200_000)
+  // What is read at once may be 64 KiB of each connection; a second's worth is far from that.
+  expect(performance.now() - beganAt).toBeGreaterThan(500)
+  link.limit(undefined)
+  await until(() => clients.every((client) => client.said().length === 200_002))
+  expect(link.carried - before).toBe(400_000)
+})
+
 it('ends every connection when it is closed, new ones too, until it is healed', async () => {
   const client = through()
   client.say('one')

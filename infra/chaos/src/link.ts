@@ -6,10 +6,16 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
  *   THROUGH ──cut('hang')──▶ HANGING    nothing is read or written, nobody is told: a cable pulled, a firewall that drops
  *      ▲  └───cut('close')─▶ CLOSED     every connection is reset, new ones too: a process that is gone
  *      └──────heal()───────────┘        what hung goes on where it was
+ *
+ * Or it is narrow: `limit` holds what goes to the target to a rate, as TCP does behind a slow reader.
  */
 export class Link {
   private state: 'through' | 'hang' | 'close' = 'through'
   private readonly pairs = new Set<Pair>()
+  private carriedBytes = 0
+  /** Bytes that may go to the target before it is the next one's turn; below zero nothing is read. */
+  private allowance = 0
+  private refill: NodeJS.Timeout | undefined
 
   private constructor(
     private readonly server: Server,
@@ -47,7 +53,31 @@ export class Link {
     for (const pair of this.pairs) pair.resume()
   }
 
+  /** Bytes that have gone to the target. */
+  get carried(): number {
+    return this.carriedBytes
+  }
+
+  /** @param bytesPerSecond to the target, of all connections together; undefined: as many as come */
+  limit(bytesPerSecond: number | undefined): void {
+    clearInterval(this.refill)
+    this.refill = undefined
+    this.allowance = 0
+    for (const pair of this.pairs) pair.release()
+    if (bytesPerSecond === undefined) return
+    let filledAt = performance.now()
+    this.refill = setInterval(() => {
+      const now = performance.now()
+      // No more than a step is saved up: a limit that is not used gives no burst.
+      const earned = ((now - filledAt) / 1_000) * bytesPerSecond
+      filledAt = now
+      this.allowance = Math.min(this.allowance + earned, earned)
+      if (this.allowance > 0) for (const pair of this.pairs) pair.release()
+    }, REFILL_MS).unref()
+  }
+
   close(): Promise<void> {
+    this.limit(undefined)
     for (const pair of this.pairs) pair.destroy()
     return new Promise((resolve) => this.server.close(() => resolve()))
   }
@@ -57,21 +87,34 @@ export class Link {
       near.resetAndDestroy()
       return
     }
-    const pair = new Pair(near, this.target, () => this.pairs.delete(pair))
+    const pair = new Pair(near, this.target, {
+      onCarried: (bytes) => this.count(bytes),
+      onEnd: () => this.pairs.delete(pair),
+    })
     this.pairs.add(pair)
     if (this.state === 'through') pair.resume()
   }
+
+  private count(bytes: number): void {
+    this.carriedBytes += bytes
+    if (!this.refill) return
+    this.allowance -= bytes
+    if (this.allowance <= 0) for (const pair of this.pairs) pair.hold()
+  }
 }
+
+const REFILL_MS = 20
 
 /** A connection and its other half, which is opened when the link lets something through. */
 class Pair {
   private far: Socket | undefined
   private paused = true
+  private held = false
 
   constructor(
     private readonly near: Socket,
     private readonly target: () => number,
-    private readonly onEnd: () => void,
+    private readonly events: { onCarried(bytes: number): void; onEnd(): void },
   ) {
     near.pause()
     near.on('error', () => this.destroy())
@@ -87,20 +130,32 @@ class Pair {
   resume(): void {
     this.paused = false
     if (!this.far) this.far = this.open()
-    this.near.resume()
+    if (!this.held) this.near.resume()
     this.far.resume()
+  }
+
+  /** Nothing more goes to the target. */
+  hold(): void {
+    this.held = true
+    this.near.pause()
+  }
+
+  release(): void {
+    this.held = false
+    if (!this.paused) this.near.resume()
   }
 
   destroy(): void {
     this.near.destroy()
     this.far?.destroy()
-    this.onEnd()
+    this.events.onEnd()
   }
 
   private open(): Socket {
     const far = connect({ port: this.target(), host: '127.0.0.1', allowHalfOpen: true })
     far.on('error', () => this.destroy())
     far.once('close', () => this.destroy())
+    this.near.on('data', (chunk) => this.events.onCarried(chunk.length))
     this.carry(this.near, far)
     this.carry(far, this.near)
     return far
@@ -112,7 +167,7 @@ class Pair {
       if (to.write(chunk)) return
       from.pause()
       to.once('drain', () => {
-        if (!this.paused) from.resume()
+        if (!this.paused && !(this.held && from === this.near)) from.resume()
       })
     })
     from.on('end', () => to.end())

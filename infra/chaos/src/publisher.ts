@@ -1,14 +1,19 @@
 import { type BenchDevice, DeviceConnection, ReportSource } from '@ares/bench'
 import { topics } from '@ares/proto'
 import { DeviceRecord, type Word } from './device-record'
+import { TALLY_MS } from './tally'
 
-/** The publishers of a chaos run, in a process of their own: devices that report at a steady rate whatever happens. */
+/**
+ * The publishers of a chaos run, in a process of their own: devices that report whatever happens, at a steady rate or as
+ * fast as they are let.
+ */
 export type PublisherOrder =
   | {
       readonly type: 'begin'
       readonly url: string
       readonly devices: readonly BenchDevice[]
-      readonly rate: number
+      /** Reports a second of all together; undefined: each device fills its window. */
+      readonly rate?: number
       readonly until: Word
     }
   /** No new reports; bring the rest to its end, for at most so long. */
@@ -16,13 +21,24 @@ export type PublisherOrder =
 
 export type PublisherNews =
   | { readonly type: 'begun' }
-  | { readonly type: 'finished'; readonly records: readonly DeviceReports[] }
+  | {
+      readonly type: 'finished'
+      readonly records: readonly DeviceReports[]
+      readonly acknowledgements: readonly Acknowledged[]
+    }
   | { readonly type: 'failed'; readonly reason: string }
 
 /** Four numbers a report: sequence, component, instant in epoch milliseconds, 1 if it is done. */
 export interface DeviceReports {
   readonly deviceId: string
   readonly reports: readonly number[]
+}
+
+/** How many PUBACKs came in one half second. */
+export interface Acknowledged {
+  /** When it began, epoch milliseconds. */
+  readonly at: number
+  readonly count: number
 }
 
 const TICK_MS = 50
@@ -44,8 +60,8 @@ class ChaosDevice {
   constructor(
     private readonly url: string,
     private readonly device: BenchDevice,
-    /** Reports a second. */
-    private readonly rate: number,
+    /** Reports a second; undefined: as many as it is let. */
+    private readonly rate: number | undefined,
     private readonly until: Word,
   ) {
     this.source = new ReportSource(device.components, METRICS)
@@ -78,8 +94,10 @@ class ChaosDevice {
 
   tick(now: number): void {
     this.beganAt ??= performance.now()
-    const due = Math.floor(((performance.now() - this.beganAt) / 1_000) * this.rate)
-    for (; !this.stopped && this.made < due; this.made++) this.record.add(this.source.next())
+    if (this.rate !== undefined && !this.stopped) {
+      const due = Math.floor(((performance.now() - this.beganAt) / 1_000) * this.rate)
+      for (; this.made < due; this.made++) this.record.add(this.source.next())
+    }
     this.record.overdue(now)
     this.flush()
   }
@@ -109,6 +127,7 @@ class ChaosDevice {
   }
 
   private acknowledged(ids: readonly number[]): void {
+    tally(ids.length)
     for (const id of ids) {
       const sequence = this.sequences.get(id)
       this.sequences.delete(id)
@@ -126,6 +145,9 @@ class ChaosDevice {
   private flush(): void {
     const { connection } = this
     if (!connection?.isOpen) return
+    if (this.rate === undefined && this.beganAt !== undefined && !this.stopped) {
+      for (let room = this.record.room; room > 0; room--) this.record.add(this.source.next())
+    }
     const reports = this.record.take(Date.now())
     if (reports.length === 0) return
     const ids = connection.publish(
@@ -142,10 +164,17 @@ const tell = (news: PublisherNews, then?: () => void): void => void process.send
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
+const acknowledgements = new Map<number, number>()
+
+function tally(count: number): void {
+  const at = Math.floor(Date.now() / TALLY_MS) * TALLY_MS
+  acknowledgements.set(at, (acknowledgements.get(at) ?? 0) + count)
+}
+
 let devices: ChaosDevice[] = []
 
 async function begin({ url, devices: given, rate, until }: Extract<PublisherOrder, { type: 'begin' }>): Promise<void> {
-  devices = given.map((device) => new ChaosDevice(url, device, rate / given.length, until))
+  devices = given.map((device) => new ChaosDevice(url, device, rate && rate / given.length, until))
   for (const device of devices) await device.stayConnected()
   setInterval(() => {
     const now = Date.now()
@@ -159,7 +188,9 @@ async function finish(limitMs: number): Promise<void> {
   const giveUpAt = Date.now() + limitMs
   while (devices.some((device) => device.unfinished > 0) && Date.now() < giveUpAt) await pause(50)
   for (const device of devices) device.close()
-  tell({ type: 'finished', records: devices.map((device) => device.reports) }, () => process.exit(0))
+  const records = devices.map((device) => device.reports)
+  const tallies = [...acknowledgements].map(([at, count]) => ({ at, count }))
+  tell({ type: 'finished', records, acknowledgements: tallies }, () => process.exit(0))
 }
 
 process.on('message', (message) => {

@@ -49,6 +49,11 @@ export class CaseRows {
     return row?.at ?? 0
   }
 
+  /** How many rows were committed, by spans of time. */
+  async commits(spanMs: number): Promise<ReadonlyArray<{ readonly at: number; readonly count: number }>> {
+    return this.query(commitsBy(spanMs))
+  }
+
   private async compare(devices: readonly BenchDevice[], records: readonly DeviceReports[]): Promise<Reconciliation> {
     const rows = await this.query<Row>(ROWS)
     const [dead] = await this.query<{ count: number }>(DEAD_LETTERS)
@@ -116,6 +121,12 @@ const ROWS = `
    WHERE t.captured_at >= $1`
 
 const DEAD_LETTERS = 'SELECT count(*)::int AS count FROM dead_letters WHERE received_at >= $1'
+
+const commitsBy = (spanMs: number): string => `
+  SELECT floor(extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000 / ${spanMs})::float8 * ${spanMs} AS at,
+         count(*)::int AS count
+    FROM telemetry WHERE captured_at >= $1
+   GROUP BY 1`
 
 const LAST_LATE = `
   SELECT (extract(epoch FROM max(committed)) * 1000)::float8 AS at
