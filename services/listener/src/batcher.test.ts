@@ -108,6 +108,24 @@ it('has at most so many batches on their way, and fills the next one meanwhile',
   expect(bench.mostRunning).toBe(2)
 })
 
+it('keeps what one connection left behind, and not what several did', async () => {
+  const bench = new Bench()
+  const commits: Array<() => void> = []
+  bench.commit = () => new Promise((resolve) => commits.push(resolve))
+  bench.add('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h')
+  bench.batcher.trim({ items: 2, bytes: 100 })
+  expect(bench.batcher.pending).toEqual({ open: 2, batchesInFlight: 2 })
+  bench.add('g', 'h')
+  bench.batcher.trim({ items: 2, bytes: 100 })
+  expect(bench.batcher.pending).toEqual({ open: 0, batchesInFlight: 2 })
+  bench.batcher.add(bench.item('large', 101))
+  bench.batcher.trim({ items: 2, bytes: 100 })
+  expect(bench.batcher.pending).toEqual({ open: 0, batchesInFlight: 2 })
+  for (const commit of commits) commit()
+  await bench.batcher.drain()
+  expect(bench.settled).toEqual(['a', 'b', 'c', 'd', 'e', 'f'])
+})
+
 it('sends a failed batch again under the same id, and settles it then', async () => {
   const bench = new Bench()
   let failures = 3

@@ -14,7 +14,8 @@ import { Backoff } from '@ares/chassis'
  * - Full: `maxItems` or `maxBytes`. Old: its first item waits for `maxAgeMs`, or longer when commits are slow (see
  *   `ageLimitMs`): then larger batches cost the store less, and nobody waits more than about twice as long.
  * - At most `maxInFlight` batches are SENDING, RETRYING or SPLIT. Beyond that the open batch grows; its bound is the
- *   session's: nothing is acknowledged, so the broker stops at receiveMaximum and memory ends at `maxHeldBytes`.
+ *   session's: nothing is acknowledged, so the broker stops at receiveMaximum and memory ends at `maxHeldBytes`. What
+ *   closed connections leave behind ends at twice that, see `trim`.
  * - An item that is invalid even condemned is held and tried again for ever: then it is not the item that is wrong, and
  *   to let go of it would lose it in silence. Health and the log say so.
  */
@@ -51,6 +52,19 @@ export class Batcher<Item extends Settleable> {
     this.draining = true
     this.send()
     return this.isIdle ? Promise.resolve() : new Promise((resolve) => this.idle.push(resolve))
+  }
+
+  /**
+   * Lets go of the open batch when it is larger than this. Called when the connection has closed: all of it comes again on
+   * the next one. What one connection can hold is kept all the same, in case the broker died and its session with it; but
+   * not what several have left behind, or an api that is away would fill our memory with each reconnect.
+   */
+  trim(most: { readonly items: number; readonly bytes: number }): void {
+    if (this.open.length <= most.items && this.openBytes <= most.bytes) return
+    this.open = []
+    this.openBytes = 0
+    this.schedule()
+    this.resolveIdle()
   }
 
   /** Gives up: calls that run are cancelled, nothing of them is settled. */
@@ -119,6 +133,10 @@ export class Batcher<Item extends Settleable> {
     await this.deliver(items)
     this.inFlight--
     this.send()
+    this.resolveIdle()
+  }
+
+  private resolveIdle(): void {
     if (this.isIdle) for (const resolve of this.idle.splice(0)) resolve()
   }
 

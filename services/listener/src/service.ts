@@ -123,6 +123,10 @@ export class ListenerService {
       logger,
       onDelivery: (delivery) => router.route(delivery),
       onReconnect: () => metrics.reconnects.inc(),
+      onClosed: () => {
+        const most = { items: config.mqtt.receiveMaximum, bytes: config.mqtt.maxHeldBytes }
+        for (const sink of [status, responses, telemetry]) sink.trim(most)
+      },
       onFailure: (error) => this.fail(error),
     })
     health.check('mqtt', () => ({

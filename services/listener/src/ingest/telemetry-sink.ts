@@ -51,6 +51,10 @@ export class TelemetrySink implements Sink {
     return this.batcher.drain()
   }
 
+  trim(most: { readonly items: number; readonly bytes: number }): void {
+    this.batcher.trim(most)
+  }
+
   stop(): void {
     this.batcher.stop()
   }

@@ -58,6 +58,7 @@ function sessionWith(url: string, failures: Error[] = []): MqttSession {
       logger: quietLogger(),
       onDelivery: () => undefined,
       onReconnect: () => undefined,
+      onClosed: () => undefined,
       onFailure: (error) => failures.push(error),
     },
   )

@@ -188,6 +188,7 @@ export class MqttSession {
     client.on('close', () => {
       this.subscribed = false
       clearTimeout(this.retry)
+      this.parts.onClosed()
     })
     client.on('error', (error) => this.explain(error as NodeJS.ErrnoException | ErrorWithReasonCode))
     client.on('disconnect', ({ reasonCode }) => {
@@ -340,6 +341,8 @@ export interface SessionParts {
   readonly logger: Logger
   readonly onDelivery: (delivery: Delivery) => void
   readonly onReconnect: () => void
+  /** The connection has closed; what was not acknowledged is the broker's again. */
+  readonly onClosed: () => void
   /** The session is lost and will not come back. */
   readonly onFailure: (error: Error) => void
 }
