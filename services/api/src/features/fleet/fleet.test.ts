@@ -1,5 +1,7 @@
 import { TestAuthority } from '@ares/chassis/testing'
+import { newId } from '../../ids'
 import { addMember, furnish, startTestApi, type TestApi } from '../../testing/api'
+import { COLUMN, STEPS } from '../revocations/revocations'
 import { CaFindings } from './ca-findings'
 
 const DAY_MS = 24 * 3_600_000
@@ -36,6 +38,7 @@ describe('the fleet doctor', () => {
     const { pool } = api.context.database
     await pool.query('DELETE FROM certificates')
     await pool.query('DELETE FROM admissions')
+    await pool.query('DELETE FROM revocations')
     await pool.query(`UPDATE devices SET state = 'active', last_seen_at = NULL`)
   })
 
@@ -166,6 +169,39 @@ describe('the fleet doctor', () => {
     expect(await codes()).toEqual([])
     await pool.query(`UPDATE devices SET state = 'disabled', updated_at = now() - interval '1 minute'`)
     expect(await codes()).toEqual(['revoked_but_connected'])
+  })
+
+  it('finds a revocation that is not through after half a minute, and the step that fails', async () => {
+    await seen()
+    const { prisma } = api.context.database
+    const plan = (id: string, ageMs: number, more: object = {}) =>
+      prisma.revocation.create({
+        data: {
+          id,
+          organizationId: home.organization.id,
+          deviceId: home.device.id,
+          kind: 'certificate',
+          serials: ['aa:99'],
+          requestedBy: { kind: 'system' },
+          createdAt: new Date(Date.now() - ageMs),
+          nextTryAt: inDays(1),
+          ...more,
+        },
+      })
+    const [stuck, young, done] = [newId(), newId(), newId()]
+    await plan(stuck, 60_000, { failedStep: 'kick' })
+    await plan(young, 1_000)
+    const times = STEPS.map((step) => [COLUMN[step], new Date()])
+    await plan(done, 60_000, { ...Object.fromEntries(times), directoryVersion: 1n, finishedAt: new Date() })
+    const { items } = await diagnose()
+    expect(items).toEqual([
+      expect.objectContaining({
+        code: 'revocation_unfinished',
+        severity: 'critical',
+        subject: { kind: 'revocation', id: stuck, name: null },
+        cause: expect.stringMatching(/is not through: kick fails\.$/),
+      }),
+    ])
   })
 
   it('says what it could not look at', async () => {
