@@ -42,7 +42,7 @@ export function dataRooms(
   const { prisma, pool } = context.database
   const telemetry = telemetryRooms(context, broker)
   const directory = new DirectoryStore(pool)
-  const feed = new DirectoryFeed(directory, notifications)
+  const feed = new DirectoryFeed(directory, notifications, { logger })
   const admissions = new AdmissionService(new AdmissionStore(pool), { logger })
   const explanations = new AuthorizerExplanations(config.authorizerAddresses, identity)
   const access = new AccessService(new AccessStore(pool), new AccessControl(pool), explanations)

@@ -52,13 +52,14 @@ export class AuthorizerService {
       replica,
       logger,
       onEnd: (cause) => metrics.streamEnded(cause),
+      onCompared: (result) => metrics.compared(result),
     })
   }
 
-  /** @param given another identity than Vault's, or another logger, for tests */
+  /** @param given another identity than Vault's, another logger or clock, for tests */
   static async create(
     config: AuthorizerConfig,
-    given: { readonly identity?: LeafSource; readonly logger?: Logger } = {},
+    given: { readonly identity?: LeafSource; readonly logger?: Logger; readonly clock?: () => number } = {},
   ): Promise<AuthorizerService> {
     const stopping = new AbortController()
     return new AuthorizerService(await createContext(config, stopping.signal, given), stopping)

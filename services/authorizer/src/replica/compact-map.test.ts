@@ -21,8 +21,21 @@ describe('a compact map', () => {
       }
     }
     expect(map.size).toBe(model.size)
+    const visited = new Map<string, string>()
+    map.forEach((key, value) => void visited.set(key, value.toString()))
+    expect(visited).toEqual(model)
     for (let i = 0; i < 4_000; i++) if (map.get(`k${i}`)?.toString() !== model.get(`k${i}`)) wrong.push(`k${i}`)
     expect(wrong).toEqual([])
+  })
+
+  it('lets a visitor delete what it is shown', () => {
+    const map = new CompactMap()
+    for (let i = 0; i < 5_000; i++) map.set(`k${i}`, Buffer.from([i & 1]))
+    map.forEach((key, value) => {
+      if (value[0] === 1) map.delete(key)
+    })
+    expect(map.size).toBe(2_500)
+    expect([map.has('k1'), map.has('k2')]).toEqual([false, true])
   })
 
   it('uses the place of removed records again', () => {

@@ -74,6 +74,17 @@ export class CompactMap {
     return true
   }
 
+  /** Visits every entry, in no order. The visitor may delete the entry it is shown, and change nothing else. */
+  forEach(visit: (key: string, value: Buffer) => void): void {
+    for (const place of this.slots) {
+      if (place < FIRST_PLACE) continue
+      const { chunk, at } = this.locate(place)
+      const start = at + HEADER
+      const end = start + (chunk[at] ?? 0)
+      visit(chunk.toString('latin1', start, end), chunk.subarray(end, end + chunk.readUInt16LE(at + 1)))
+    }
+  }
+
   private find(key: string): number {
     const mask = this.slots.length - 1
     for (let slot = this.hash(key) & mask; ; slot = (slot + 1) & mask) {

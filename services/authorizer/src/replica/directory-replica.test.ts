@@ -1,8 +1,17 @@
 import { TestAuthority, TestIdentity, until } from '@ares/chassis/testing'
-import type { Entry } from '@ares/proto/directory/v1/directory'
+import { type Checksum, type Entry, Role } from '@ares/proto/directory/v1/directory'
 import { openReplica } from '../testing/open-replica'
 import { TestApi } from '../testing/test-api'
-import { change, deviceEntry, heartbeat, snapshot } from '../testing/test-directory'
+import {
+  change,
+  deviceEntry,
+  heartbeat,
+  revokedEntry,
+  snapshot,
+  TestSessions,
+  userEntry,
+} from '../testing/test-directory'
+import { DirectoryTables } from './directory'
 import { DirectoryReplica, StreamBroken } from './directory-replica'
 
 const devices = (count: number): Entry[] =>
@@ -84,9 +93,154 @@ describe('the replica', () => {
       { entry: undefined },
       { entry: { $case: 'sessionKey', value: { kid: 'k', publicKey: Buffer.from('no key'), notAfter: new Date() } } },
       deviceEntry('x'.repeat(300), []),
+      deviceEntry('gerät', []),
     ])
-    expect(replica.sizes().leftOut).toBe(3)
+    expect(replica.sizes().leftOut).toBe(4)
     expect(replica.knowledge()?.directory.sessionKey('k')).toBeUndefined()
+  })
+})
+
+/** What api would say of these entries. */
+function checksumOf(entries: readonly Entry[], version = 1n): Checksum {
+  const tables = new DirectoryTables()
+  for (const entry of entries) tables.apply(entry)
+  return { version, ...tables.checksum() }
+}
+
+const BEFORE_ALL = new Date(0)
+
+describe('the checksum', () => {
+  const sessions = new TestSessions()
+  const serial = (n: number) => Buffer.from(n.toString(16).padStart(8, '7'), 'hex')
+
+  it('is the same whatever way the entries came', () => {
+    const entries = [
+      sessions.entry(),
+      revokedEntry(serial(1), 'd1', new Date(2_000)),
+      deviceEntry('d1', [serial(2)], { active: false }),
+      deviceEntry('d2', [serial(3), serial(4)], { organizationId: 'org-2' }),
+      userEntry('a@x.org', { 'org-1': Role.ROLE_VIEWER, 'org-2': Role.ROLE_OWNER }),
+    ]
+    const directly = checksumOf(entries)
+    const detours = [
+      deviceEntry('d2', [serial(9)]),
+      deviceEntry('gone', [serial(8)]),
+      userEntry('a@x.org', {}),
+      userEntry('b@x.org', { 'org-1': Role.ROLE_VIEWER }),
+      revokedEntry(serial(1), 'd1', new Date(1_000)),
+      ...entries.toReversed(),
+      ...entries,
+      { entry: { $case: 'removedDeviceId', value: 'gone' } } as const,
+      { entry: { $case: 'removedDeviceId', value: 'never there' } } as const,
+      { entry: { $case: 'removedUserId', value: 'id-of-b@x.org' } } as const,
+    ]
+    expect(checksumOf(detours)).toEqual(directly)
+    expect(directly.entries).toBe(5n)
+  })
+
+  it('follows an e-mail that two people exchange, in whatever order their changes come', () => {
+    const ann = userEntry('ann@x.org', {}, { id: 'u1' })
+    const bob = userEntry('bob@x.org', {}, { id: 'u2' })
+    const after = [userEntry('bob@x.org', {}, { id: 'u1' }), userEntry('ann@x.org', {}, { id: 'u2' })]
+    expect(checksumOf([ann, bob, ...after])).toEqual(checksumOf(after))
+    expect(checksumOf([ann, bob, ...after.toReversed()])).toEqual(checksumOf(after))
+  })
+
+  it('is compared with the one that the replica had at that version, whatever changed since', () => {
+    const replica = new DirectoryReplica()
+    load(replica, devices(3))
+    expect(replica.receive(heartbeat(1n, { checksumBeginsWithout: BEFORE_ALL }))).toBeUndefined()
+    replica.receive(change(2n, deviceEntry('d9', [])))
+    const checksum = checksumOf(devices(3))
+    expect(replica.receive(heartbeat(2n, { checksum }))).toMatchObject({ equal: true })
+    expect(replica.receive(heartbeat(2n, { checksum: { ...checksum, sum: checksum.sum + 1n } }))?.equal).toBe(false)
+    expect(replica.receive(heartbeat(2n, { checksum: { ...checksum, version: 2n } }))).toBeUndefined()
+  })
+
+  it.each<readonly [string, (replica: DirectoryReplica) => void]>([
+    ['a change that was lost on the way', (replica) => replica.receive(change(2n))],
+    [
+      'a record that was tampered with',
+      (replica) => {
+        replica.receive(change(2n, deviceEntry('d0', [], { active: false })))
+        ;(replica.knowledge()!.directory as DirectoryTables).apply(deviceEntry('d0', []))
+      },
+    ],
+    [
+      'a revocation that was undone',
+      (replica) => {
+        replica.receive(change(2n, deviceEntry('d0', [], { active: false })))
+        ;(replica.knowledge()!.directory as DirectoryTables).forgetEnded(Number.MAX_SAFE_INTEGER)
+      },
+    ],
+  ])('shows %s', (_what, happen) => {
+    const replica = new DirectoryReplica()
+    const before = [...devices(3), revokedEntry(serial(1), 'd1')]
+    load(replica, before)
+    happen(replica)
+    replica.receive(heartbeat(2n, { checksumBeginsWithout: BEFORE_ALL }))
+    const checksum = checksumOf([...before, deviceEntry('d0', [], { active: false })], 2n)
+    expect(replica.receive(heartbeat(2n, { checksum }))?.equal).toBe(false)
+  })
+})
+
+describe('what has ended', () => {
+  const serial = (n: number) => Buffer.from(n.toString(16).padStart(40, '7'), 'hex')
+
+  it('is forgotten when api says so, and not before', () => {
+    const replica = new DirectoryReplica()
+    const early = new TestSessions()
+    const late = new TestSessions()
+    load(replica, [
+      revokedEntry(serial(1), 'd1', new Date(1_000)),
+      revokedEntry(serial(2), 'd1', new Date(2_000)),
+      early.entry(new Date(1_000)),
+      late.entry(new Date(2_000)),
+    ])
+    const known = () => {
+      const { directory } = replica.knowledge()!
+      return [
+        directory.isRevoked(serial(1).toString('hex')),
+        directory.isRevoked(serial(2).toString('hex')),
+        directory.sessionKey(early.kid) !== undefined,
+        directory.sessionKey(late.kid) !== undefined,
+      ]
+    }
+    replica.receive(heartbeat(1n, { checksumBeginsWithout: new Date(999) }))
+    expect(known()).toEqual([true, true, true, true])
+    replica.receive(heartbeat(1n, { checksumBeginsWithout: new Date(1_000) }))
+    expect(known()).toEqual([false, true, false, true])
+    const checksum = checksumOf([revokedEntry(serial(2), 'd1', new Date(2_000)), late.entry(new Date(2_000))])
+    expect(replica.receive(heartbeat(1n, { checksum }))?.equal).toBe(true)
+  })
+
+  it('leaves room for what comes: years of revocations need no more memory than a few months', () => {
+    const tables = new DirectoryTables()
+    const revokedADay = 200
+    const month = (first: number) => {
+      for (let day = first; day < first + 30; day++) {
+        for (let n = 0; n < revokedADay; n++) {
+          tables.apply(revokedEntry(serial(day * revokedADay + n), 'd', new Date((day + 30) * 86_400_000)))
+        }
+        tables.forgetEnded(day * 86_400_000)
+      }
+    }
+    for (let months = 0; months < 4; months++) month(months * 30)
+    const { bytes, revoked } = tables.sizes()
+    for (let months = 4; months < 12; months++) month(months * 30)
+    expect(tables.sizes()).toMatchObject({ bytes, revoked })
+    expect(revoked).toBe(30 * revokedADay)
+    expect(tables.isRevoked(serial(360 * revokedADay - 1).toString('hex'))).toBe(true)
+    expect(tables.isRevoked(serial(revokedADay).toString('hex'))).toBe(false)
+  })
+
+  it('without a known end, a revoked certificate is kept for good', () => {
+    const tables = new DirectoryTables()
+    tables.apply({
+      entry: { $case: 'revokedCertificate', value: { serial: serial(1), deviceId: 'd1', revokedAt: new Date() } },
+    })
+    tables.forgetEnded(Date.now() + 1e12)
+    expect(tables.isRevoked(serial(1).toString('hex'))).toBe(true)
   })
 })
 
@@ -106,8 +260,8 @@ describe('the stream', () => {
     for (const end of ends.splice(0).reverse()) await end()
   })
 
-  function watch(port: number, silenceMs?: number): ReturnType<typeof openReplica> {
-    const opened = openReplica(port, own, silenceMs)
+  function watch(port: number, times?: Parameters<typeof openReplica>[2]): ReturnType<typeof openReplica> {
+    const opened = openReplica(port, own, times)
     ends.push(() => opened.close())
     return opened
   }
@@ -184,11 +338,58 @@ describe('the stream', () => {
     expect(causes).toEqual(['broken', 'broken'])
   })
 
+  it.each([
+    ['a change that was lost', change(2n)],
+    ['a record that was tampered with', change(2n, deviceEntry('d1', [Buffer.from([0x66])]))],
+  ])('shows by its checksum %s, and a new snapshot heals it, while the replica answers', async (_what, wrong) => {
+    const now = [...devices(2), deviceEntry('d1', [Buffer.from([0x77])])]
+    const api = await serve((call) => {
+      if (api.calls.length > 1) for (const event of snapshot(now, { version: 2n })) call.write(event)
+      else for (const event of snapshot(devices(2))) call.write(event)
+    })
+    const { replica, causes, compared } = watch(api.port)
+    const compare = () => {
+      api.lastCall.write(heartbeat(2n, { checksumBeginsWithout: BEFORE_ALL }))
+      api.lastCall.write(heartbeat(2n, { checksum: checksumOf(now, 2n) }))
+    }
+    await until(() => replica.position.version === 1n, 'the snapshot')
+    api.lastCall.write(wrong)
+    compare()
+    await until(() => causes.length === 1, 'the end of the stream')
+    expect(replica.knowledge()?.directory.device('d1')).toBeDefined()
+    await until(() => api.calls.length === 2, 'the second stream')
+    expect(api.lastCall.request.fromVersion).toBe(0n)
+    await until(() => replica.knowledge()?.directory.device('d1')?.hasSerial('77') === true, 'the new snapshot')
+    compare()
+    await until(() => compared.length === 2, 'the second comparison')
+    expect(compared).toEqual(['differs', 'equal'])
+    expect(causes).toEqual(['differs'])
+  })
+
+  it('is not asked for snapshot after snapshot when they do not help, and the difference goes on being counted', async () => {
+    const api = await serve((call) => {
+      for (const event of snapshot(devices(2))) call.write(event)
+    })
+    const { replica, causes, compared } = watch(api.port)
+    await until(() => replica.position.version === 1n, 'the snapshot')
+    const compare = () => {
+      api.lastCall.write(heartbeat(1n, { checksumBeginsWithout: BEFORE_ALL }))
+      api.lastCall.write(heartbeat(1n, { checksum: checksumOf(devices(9)) }))
+    }
+    compare()
+    await until(() => api.calls.length === 2, 'the second stream')
+    compare()
+    compare()
+    await until(() => compared.length === 3, 'two more comparisons')
+    expect(compared).toEqual(['differs', 'differs', 'differs'])
+    expect(causes).toEqual(['differs'])
+  })
+
   it('that says nothing for too long is opened again', async () => {
     const api = await serve((call) => {
       for (const event of snapshot(devices(1))) call.write(event)
     })
-    const { causes } = watch(api.port, 200)
+    const { causes } = watch(api.port, { silenceMs: 200 })
     await until(() => api.calls.length > 1, 'a second stream')
     expect(causes[0]).toBe('silent')
   })

@@ -3,9 +3,18 @@ import {
   type Device as DeviceEntry,
   DeviceState,
   type Entry,
+  type RevokedCertificate,
   Role,
+  type SessionKey,
   type User as UserEntry,
 } from '@ares/proto/directory/v1/directory'
+import {
+  ContentChecksum,
+  deviceContent,
+  revokedContent,
+  sessionKeyContent,
+  userContent,
+} from '@ares/proto/directory-checksum'
 import { CompactMap } from './compact-map'
 
 export interface KnownDevice {
@@ -50,7 +59,10 @@ export class DirectoryTables implements Directory {
   private readonly organizationNumbers = new Map<string, number>()
   private readonly users = new Map<string, KnownUser>()
   private readonly emails = new Map<string, string>()
-  private readonly keys = new Map<string, KnownSessionKey>()
+  private readonly keys = new Map<string, KnownSessionKey & { readonly content: string }>()
+  private readonly content = new ContentChecksum()
+  /** When the first of the revoked certificates ends. */
+  private firstEndMs = Number.POSITIVE_INFINITY
 
   device(id: string): KnownDevice | undefined {
     const record = this.devices.get(id)
@@ -75,7 +87,7 @@ export class DirectoryTables implements Directory {
       case 'device':
         return this.putDevice(entry.value)
       case 'removedDeviceId':
-        this.devices.delete(entry.value)
+        this.removeDevice(entry.value)
         return true
       case 'user':
         this.putUser(entry.value)
@@ -84,16 +96,29 @@ export class DirectoryTables implements Directory {
         this.removeUser(entry.value)
         return true
       case 'sessionKey':
-        return this.putKey(entry.value.kid, entry.value.publicKey, entry.value.notAfter)
-      case 'revokedCertificate': {
-        const serial = hexOf(entry.value.serial)
-        if (serial.length > 255) return false
-        this.revoked.set(serial, Buffer.alloc(0))
-        return true
-      }
+        return this.putKey(entry.value)
+      case 'revokedCertificate':
+        return this.putRevoked(entry.value)
       default:
         return false
     }
+  }
+
+  /** What is known, to be compared with what api's database holds. */
+  checksum(): { readonly entries: bigint; readonly sum: bigint } {
+    return { entries: this.content.entries, sum: this.content.sum }
+  }
+
+  /** Forgets revoked certificates and session keys that end then or before: their own end denies them by now. */
+  forgetEnded(byMs: number): void {
+    for (const [kid, { notAfterMs }] of this.keys) if (notAfterMs <= byMs) this.removeKey(kid)
+    if (this.firstEndMs > byMs) return
+    this.firstEndMs = Number.POSITIVE_INFINITY
+    this.revoked.forEach((serial, end) => {
+      const notAfterMs = end.readUIntBE(0, END_BYTES)
+      if (notAfterMs <= byMs) this.removeRevoked(serial)
+      else this.firstEndMs = Math.min(this.firstEndMs, notAfterMs)
+    })
   }
 
   sizes(): { devices: number; users: number; sessionKeys: number; revoked: number; bytes: number } {
@@ -107,11 +132,10 @@ export class DirectoryTables implements Directory {
   }
 
   private putDevice(device: DeviceEntry): boolean {
+    this.removeDevice(device.id)
     const serials = device.certificateSerials.map(withoutLeadingZeros)
-    if (device.id.length > 255 || serials.length > 255 || serials.some((serial) => serial.length > 255)) {
-      this.devices.delete(device.id)
+    if (!DEVICE_ID.test(device.id) || serials.length > 255 || serials.some((serial) => serial.length > 255))
       return false
-    }
     const length = serials.reduce((sum, serial) => sum + 1 + serial.length, 5)
     const record = Buffer.allocUnsafe(length)
     record[0] = device.state === DeviceState.DEVICE_STATE_ACTIVE ? 1 : 0
@@ -123,7 +147,14 @@ export class DirectoryTables implements Directory {
       at += 1 + serial.length
     }
     this.devices.set(device.id, record)
+    this.content.add(contentOf(device.id, new DeviceRecord(record, this.organizations)))
     return true
+  }
+
+  private removeDevice(id: string): void {
+    const known = this.device(id)
+    if (known) this.content.remove(contentOf(id, known))
+    this.devices.delete(id)
   }
 
   private organizationNumber(id: string): number {
@@ -134,36 +165,80 @@ export class DirectoryTables implements Directory {
     return this.organizations.length - 1
   }
 
-  private putUser(user: UserEntry): void {
-    this.removeUser(user.id)
+  private putUser(entry: UserEntry): void {
+    this.removeUser(entry.id)
+    const roles = new Map(entry.memberships.map(({ organizationId, role }) => [organizationId, role]))
+    const user: KnownUser = { id: entry.id, email: entry.email, active: entry.active, roles }
+    const before = this.users.get(user.email)
+    if (before) this.content.remove(contentOfUser(before))
     this.emails.set(user.id, user.email)
-    this.users.set(user.email, {
-      id: user.id,
-      email: user.email,
-      active: user.active,
-      roles: new Map(user.memberships.map(({ organizationId, role }) => [organizationId, role])),
-    })
+    this.users.set(user.email, user)
+    this.content.add(contentOfUser(user))
   }
 
   /** An e-mail may have gone to another person meanwhile: that one stays. */
   private removeUser(id: string): void {
     const email = this.emails.get(id)
     this.emails.delete(id)
-    if (email !== undefined && this.users.get(email)?.id === id) this.users.delete(email)
+    const known = email === undefined ? undefined : this.users.get(email)
+    if (known?.id !== id) return
+    this.users.delete(known.email)
+    this.content.remove(contentOfUser(known))
   }
 
-  private putKey(kid: string, der: Uint8Array, notAfter: Date | undefined): boolean {
-    this.keys.delete(kid)
+  private putKey({ kid, publicKey, notAfter }: SessionKey): boolean {
+    this.removeKey(kid)
     try {
-      const key = createPublicKey({ key: Buffer.from(der), format: 'der', type: 'spki' })
-      if (key.asymmetricKeyType !== 'ed25519' || !notAfter) return false
-      this.keys.set(kid, { key, notAfterMs: notAfter.getTime() })
+      const key = createPublicKey({ key: Buffer.from(publicKey), format: 'der', type: 'spki' })
+      const notAfterMs = notAfter?.getTime() ?? Number.NaN
+      if (key.asymmetricKeyType !== 'ed25519' || Number.isNaN(notAfterMs)) return false
+      const content = sessionKeyContent(kid, publicKey, notAfterMs)
+      this.keys.set(kid, { key, notAfterMs, content })
+      this.content.add(content)
       return true
     } catch {
       return false // not a key: what it signs is denied, and the caller counts it
     }
   }
+
+  private removeKey(kid: string): void {
+    const known = this.keys.get(kid)
+    if (known) this.content.remove(known.content)
+    this.keys.delete(kid)
+  }
+
+  private putRevoked(certificate: RevokedCertificate): boolean {
+    const serial = hexOf(certificate.serial)
+    if (serial.length > 255) return false
+    this.removeRevoked(serial)
+    const end = Buffer.allocUnsafe(END_BYTES)
+    // Without an end it is kept for good: to forget one too early would let it in again.
+    const notAfterMs = Math.min(Math.max(certificate.notAfter?.getTime() || NEVER_MS, 0), NEVER_MS)
+    end.writeUIntBE(notAfterMs, 0, END_BYTES)
+    this.revoked.set(serial, end)
+    this.firstEndMs = Math.min(this.firstEndMs, notAfterMs)
+    this.content.add(revokedContent(serial, notAfterMs))
+    return true
+  }
+
+  private removeRevoked(serial: string): void {
+    const end = this.revoked.get(serial)
+    if (end) this.content.remove(revokedContent(serial, end.readUIntBE(0, END_BYTES)))
+    this.revoked.delete(serial)
+  }
 }
+
+/** [a-z0-9-] and the length of a label: what a certificate's CN can name. */
+const DEVICE_ID = /^[a-z0-9-]{1,63}$/
+
+/** Bytes of an instant in milliseconds, and the last one that they can tell. */
+const END_BYTES = 6
+const NEVER_MS = 2 ** (8 * END_BYTES) - 1
+
+const contentOf = (id: string, device: KnownDevice): string =>
+  deviceContent(id, device.organizationId, device.active, device.serials())
+
+const contentOfUser = ({ id, email, active, roles }: KnownUser): string => userContent(id, email, active, roles)
 
 /** Whether a role is at least another one; an unknown role is none. */
 export const roleReaches = (role: Role | undefined, least: 'viewer' | 'operator'): boolean =>

@@ -1,5 +1,11 @@
 import { generateKeyPairSync, randomUUID, sign } from 'node:crypto'
-import { DeviceState, type Entry, type Role, type WatchDirectoryResponse } from '@ares/proto/directory/v1/directory'
+import {
+  DeviceState,
+  type Entry,
+  type Heartbeat,
+  type Role,
+  type WatchDirectoryResponse,
+} from '@ares/proto/directory/v1/directory'
 
 export const deviceEntry = (
   id: string,
@@ -33,11 +39,12 @@ export const userEntry = (
   },
 })
 
-export const revokedEntry = (serial: Buffer, deviceId: string): Entry => ({
-  entry: {
-    $case: 'revokedCertificate',
-    value: { serial, deviceId, revokedAt: new Date(), notAfter: new Date(Date.now() + 86_400_000) },
-  },
+export const revokedEntry = (
+  serial: Buffer,
+  deviceId: string,
+  notAfter = new Date(Date.now() + 86_400_000),
+): Entry => ({
+  entry: { $case: 'revokedCertificate', value: { serial, deviceId, revokedAt: new Date(), notAfter } },
 })
 
 /** A session key of api and the tokens that it signs. */
@@ -76,6 +83,7 @@ export const change = (version: bigint, ...entries: Entry[]): WatchDirectoryResp
   event: { $case: 'change', value: { version, entries, committedAt: new Date() } },
 })
 
-export const heartbeat = (version: bigint): WatchDirectoryResponse => ({
-  event: { $case: 'heartbeat', value: { version, sentAt: new Date() } },
-})
+export const heartbeat = (
+  version: bigint,
+  o: Pick<Heartbeat, 'checksum' | 'checksumBeginsWithout'> = {},
+): WatchDirectoryResponse => ({ event: { $case: 'heartbeat', value: { version, sentAt: new Date(), ...o } } })

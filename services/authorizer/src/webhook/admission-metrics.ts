@@ -8,6 +8,7 @@ export class AdmissionMetrics {
   private readonly seconds: Histogram
   private readonly refusedRequests: Counter
   private readonly streamEnds: Counter
+  private readonly comparisons: Counter
   private readonly audited: Counter
   /** Decisions since somebody last asked for the metrics: to find a counter by its labels costs as much as a decision. */
   private readonly tallies = new Map<string, { readonly labels: Record<string, string>; count: number }>()
@@ -61,6 +62,12 @@ export class AdmissionMetrics {
       labelNames: ['cause'],
       registers,
     })
+    this.comparisons = new Counter({
+      name: 'ares_authorizer_directory_comparisons_total',
+      help: "Comparisons of the replica's checksum with that of api's database, by result.",
+      labelNames: ['result'],
+      registers,
+    })
     gauge('ares_authorizer_directory_age_seconds', 'Age of what is known; -1 without a first snapshot.', () => {
       const known = replica.knowledge()
       return known ? known.ageMs / 1_000 : -1
@@ -69,6 +76,11 @@ export class AdmissionMetrics {
       Number(replica.position.version),
     )
     gauge('ares_authorizer_directory_devices', 'Devices that are known.', () => replica.sizes().devices)
+    gauge(
+      'ares_authorizer_directory_revoked',
+      'Revoked certificates that are known; each is forgotten when its own end has passed.',
+      () => replica.sizes().revoked,
+    )
     gauge(
       'ares_authorizer_directory_left_out',
       'Entries that made no sense and were left out.',
@@ -115,6 +127,10 @@ export class AdmissionMetrics {
 
   requestRefused(cause: string): void {
     this.refusedRequests.inc({ cause })
+  }
+
+  compared(result: 'equal' | 'differs'): void {
+    this.comparisons.inc({ result })
   }
 
   streamEnded(cause: string): void {

@@ -6,9 +6,17 @@ import {
   DirectoryServiceClient,
   DirectoryServiceService,
   type Entry,
+  type Heartbeat,
   type WatchDirectoryRequest,
   type WatchDirectoryResponse,
 } from '@ares/proto/directory/v1/directory'
+import {
+  ContentChecksum,
+  deviceContent,
+  revokedContent,
+  sessionKeyContent,
+  userContent,
+} from '@ares/proto/directory-checksum'
 import { type ClientReadableStream, credentials, Server, ServerCredentials, type ServiceError } from '@grpc/grpc-js'
 import { Pool } from 'pg'
 import { Notifications } from '../../database/notifications'
@@ -213,6 +221,121 @@ it('silence is filled with heartbeats that name the newest version', async () =>
   expect(event.event).toMatchObject({ $case: 'heartbeat', value: { version: (await store.head()).version } })
 })
 
+describe('the checksum', () => {
+  const inDays = (days: number) => new Date(Date.now() + days * 86_400_000)
+
+  it('that PostgreSQL computes is the one of the entries of a snapshot, whatever is in them', async () => {
+    const { deviceId, organizationId } = await createTestDevice(pool)
+    await createTestDevice(pool)
+    await pool.query(`UPDATE devices SET state = 'disabled' WHERE id = $1`, [deviceId])
+    for (const serial of ['00:00:9f:3b', '00', '00:00', '0a:00:00', 'ff:00:01']) {
+      await addCertificate(deviceId, serial, 'active')
+    }
+    for (let i = 0; i < 9; i++) await addCertificate(deviceId, `7a:0${i}`, 'active')
+    await addCertificate(deviceId, '00:ab:cd', 'revoked', inDays(1))
+    const userId = randomUUID()
+    await pool.query('INSERT INTO users (id, email, password_hash, active) VALUES ($1, $2, $3, false)', [
+      userId,
+      'jürgen+日本@例え.org',
+      'x',
+    ])
+    for (const role of ['viewer', 'owner', 'operator']) {
+      const other = role === 'viewer' ? organizationId : (await createTestDevice(pool)).organizationId
+      await pool.query('INSERT INTO memberships (organization_id, user_id, role) VALUES ($1, $2, $3)', [
+        other,
+        userId,
+        role,
+      ])
+    }
+    await pool.query(`INSERT INTO session_keys (kid, public_key, not_after) VALUES ('k2', '\\x00ff', $1)`, [inDays(1)])
+
+    const { version, ...checksum } = await (await store.beginChecksum()).compute()
+    expect(version).toBe((await store.head()).version)
+    expect(checksum).toEqual(checksumOf(await snapshotEntries()))
+  })
+
+  it('is without what has ended', async () => {
+    const before = await (await store.beginChecksum()).compute()
+    const { deviceId } = await createTestDevice(pool)
+    await addCertificate(deviceId, 'e0:01', 'revoked', inDays(-1))
+    await pool.query(`INSERT INTO session_keys (kid, public_key, not_after) VALUES ('ended', '\\x01', $1)`, [
+      inDays(-1),
+    ])
+    const after = await (await store.beginChecksum()).compute()
+    expect(after.entries).toBe(before.entries + 1n) // the device
+    await addCertificate(deviceId, 'e0:02', 'revoked', inDays(1))
+    expect((await (await store.beginChecksum()).compute()).entries).toBe(before.entries + 2n)
+  })
+
+  it('is announced at the version that the watcher holds, comes once it is computed, and again', async () => {
+    const own = new DirectoryFeed(store, notifications, { pollMs: 20, firstChecksumMs: 0, checksumMs: 100 })
+    const heartbeats: Heartbeat[] = []
+    const end = new AbortController()
+    const watching = own.watch(await headRequest(), {
+      signal: end.signal,
+      send: async ({ event }) => {
+        if (event?.$case === 'heartbeat') heartbeats.push(event.value)
+      },
+    })
+    for (let tries = 0; heartbeats.filter(({ checksum }) => checksum).length < 2 && tries < 1_000; tries++)
+      await sleep(20)
+    end.abort()
+    await watching
+    const { version } = await store.head()
+    const expected = { version, ...checksumOf(await snapshotEntries()) }
+    const came = heartbeats.filter(({ checksum }) => checksum)
+    expect(came.map(({ checksum }) => checksum).slice(0, 2)).toEqual([expected, expected])
+    expect(heartbeats[0]?.checksumBeginsWithout).toBeInstanceOf(Date)
+    expect(heartbeats[0]?.checksum).toBeUndefined()
+    expect(new Set(heartbeats.map((heartbeat) => heartbeat.version))).toEqual(new Set([version]))
+  })
+
+  it('shows a change that nobody wrote down', async () => {
+    const { deviceId } = await createTestDevice(pool)
+    const before = await (await store.beginChecksum()).compute()
+    await pool.query(`UPDATE devices SET state = 'disabled' WHERE id = $1`, [deviceId])
+    const after = await (await store.beginChecksum()).compute()
+    expect([after.version, after.entries]).toEqual([before.version, before.entries])
+    expect(after.sum).not.toBe(before.sum)
+  })
+
+  async function snapshotEntries(): Promise<Entry[]> {
+    const entries: Entry[] = []
+    await store.snapshot({
+      begin: async () => {},
+      chunk: async (chunk) => void entries.push(...chunk),
+      end: async () => {},
+    })
+    return entries
+  }
+
+  function checksumOf(entries: readonly Entry[]): { entries: bigint; sum: bigint } {
+    const checksum = new ContentChecksum()
+    for (const { entry } of entries) checksum.add(contentOf(entry))
+    return { entries: checksum.entries, sum: checksum.sum }
+  }
+
+  function contentOf(entry: Entry['entry']): string {
+    const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex')
+    switch (entry?.$case) {
+      case 'device': {
+        const { id, organizationId, state, certificateSerials } = entry.value
+        return deviceContent(id, organizationId, state === 1, certificateSerials.map(hex))
+      }
+      case 'user': {
+        const { id, email, active, memberships } = entry.value
+        return userContent(id, email, active, new Map(memberships.map((each) => [each.organizationId, each.role])))
+      }
+      case 'sessionKey':
+        return sessionKeyContent(entry.value.kid, entry.value.publicKey, entry.value.notAfter!.getTime())
+      case 'revokedCertificate':
+        return revokedContent(hex(entry.value.serial), entry.value.notAfter!.getTime())
+      default:
+        throw new Error(`a snapshot has no ${entry?.$case}`)
+    }
+  }
+})
+
 it('a change arrives although the connection that listens was cut', async () => {
   const watch = open(await headRequest())
   await pool.query(
@@ -300,12 +423,17 @@ async function change(
   }
 }
 
-async function addCertificate(deviceId: string, serial: string, state: string): Promise<void> {
+async function addCertificate(
+  deviceId: string,
+  serial: string,
+  state: string,
+  notAfter = new Date(Date.now() + 86_400_000),
+): Promise<void> {
   await pool.query(
     `INSERT INTO certificates (serial, device_id, fingerprint, not_before, not_after, state, revoked_at, retired_at)
-     VALUES ($1, $2, $3, now() - interval '1 hour', now() + interval '1 day', $4::certificate_state,
+     VALUES ($1, $2, $3, $5::timestamptz - interval '1 day', $5, $4::certificate_state,
              CASE WHEN $4 = 'revoked' THEN now() END, CASE WHEN $4 = 'retired' THEN now() END)`,
-    [serial, deviceId, randomUUID().replaceAll('-', '').repeat(2), state],
+    [serial, deviceId, randomUUID().replaceAll('-', '').repeat(2), state, notAfter],
   )
 }
 

@@ -1,12 +1,18 @@
-import type { WatchDirectoryRequest, WatchDirectoryResponse } from '@ares/proto/directory/v1/directory'
+import type { Logger } from '@ares/chassis'
+import type { Checksum, WatchDirectoryRequest, WatchDirectoryResponse } from '@ares/proto/directory/v1/directory'
 import type { Notifications } from '../../database/notifications'
-import type { DirectoryReader } from './directory'
+import type { ChecksumBegun, DirectoryReader } from './directory'
 
 export interface DirectoryFeedOptions {
   /** Pause without a change after which a heartbeat goes out; the contract says at most 5 s. */
   readonly heartbeatMs?: number
   /** How long nothing may be noticed when notifications do not arrive. */
   readonly pollMs?: number
+  /** When a watcher is compared with the database for the first time, after its stream began; default 10 s. */
+  readonly firstChecksumMs?: number
+  /** How long after the beginning of one comparison the next one begins; default 10 min. */
+  readonly checksumMs?: number
+  readonly logger?: Pick<Logger, 'warn'>
 }
 
 /** Where the events of one watcher go. `send` settles when there is room for the next one. */
@@ -23,6 +29,13 @@ interface Watch {
   held: bigint
 }
 
+/** The comparison of one watcher with the database. */
+interface Comparing {
+  dueAt: number
+  /** Computed, and not sent yet. */
+  checksum: Checksum | undefined
+}
+
 /**
  * Streams the directory to the authorizers.
  *
@@ -32,6 +45,9 @@ interface Watch {
  *
  * What is sent is always read from the table by version: a notification only says that it is time to look, so a lost one
  * costs `pollMs` and no change. A watcher holds one event at a time; a slow one delays nobody but itself.
+ *
+ * Now and then each watcher is told the checksum of the database at a version, so that it knows whether it holds the same.
+ * It is computed from all rows, beside the stream: also a change that was never written down shows.
  */
 export class DirectoryFeed {
   private readonly wakings = new Set<Waking>()
@@ -39,11 +55,13 @@ export class DirectoryFeed {
   private readonly waiters = new Set<() => void>()
   private readonly heartbeatMs: number
   private readonly pollMs: number
+  /** One at a time: it reads everything. */
+  private computing = false
 
   constructor(
     private readonly reader: DirectoryReader,
     notifications: Pick<Notifications, 'on' | 'onGap'>,
-    options: DirectoryFeedOptions = {},
+    private readonly options: DirectoryFeedOptions = {},
   ) {
     this.heartbeatMs = options.heartbeatMs ?? 4_000
     this.pollMs = options.pollMs ?? 1_000
@@ -128,6 +146,7 @@ export class DirectoryFeed {
   private async follow(from: bigint, watcher: DirectoryWatcher, waking: Waking, watch: Watch): Promise<void> {
     let version = from
     let sentAt = Date.now()
+    const comparing: Comparing = { dueAt: sentAt + (this.options.firstChecksumMs ?? 10_000), checksum: undefined }
     while (!watcher.signal.aborted) {
       waking.reset() // before reading: what is committed from here on wakes us
       const changes = await this.reader.changesAfter(version, CHANGES_AT_ONCE)
@@ -141,12 +160,50 @@ export class DirectoryFeed {
         sentAt = Date.now()
         continue
       }
-      // We have just read that this version is the newest, so it is true to say so.
-      if (Date.now() - sentAt >= this.heartbeatMs) {
-        await watcher.send({ event: { $case: 'heartbeat', value: { version, sentAt: new Date() } } })
+      // We have just read that this version is the newest, so it is true to say so; and every entry that was sent is as it
+      // is at this version, so this is the moment to compare.
+      const { checksum } = comparing
+      const checksumBeginsWithout = await this.beginChecksum(version, comparing, waking)
+      if (checksum || checksumBeginsWithout || Date.now() - sentAt >= this.heartbeatMs) {
+        const heartbeat = { version, sentAt: new Date(), checksum, checksumBeginsWithout }
+        await watcher.send({ event: { $case: 'heartbeat', value: heartbeat } })
+        if (checksum) comparing.checksum = undefined
         sentAt = Date.now()
       }
       await waking.within(Math.min(this.pollMs, Math.max(1, sentAt + this.heartbeatMs - Date.now())))
+    }
+  }
+
+  /** @returns what the watcher has to forget before it compares; undefined: nothing was begun */
+  private async beginChecksum(version: bigint, comparing: Comparing, waking: Waking): Promise<Date | undefined> {
+    if (this.computing || comparing.checksum || Date.now() < comparing.dueAt) return undefined
+    this.computing = true
+    try {
+      const begun = await this.reader.beginChecksum()
+      if (begun.version !== version) {
+        await begun.cancel()
+        this.computing = false
+        return undefined // a change came in between; the next look tries again
+      }
+      comparing.dueAt = Date.now() + (this.options.checksumMs ?? 600_000)
+      void this.compute(begun, comparing, waking)
+      return begun.without
+    } catch (error) {
+      this.computing = false
+      throw error
+    }
+  }
+
+  private async compute(begun: ChecksumBegun, comparing: Comparing, waking: Waking): Promise<void> {
+    try {
+      comparing.checksum = await begun.compute()
+      waking.wake()
+    } catch (error) {
+      this.options.logger?.warn('the checksum of the directory could not be computed; trying again later', {
+        error: String(error),
+      })
+    } finally {
+      this.computing = false
     }
   }
 

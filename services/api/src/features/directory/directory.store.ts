@@ -1,6 +1,6 @@
-import type { Change, Entry } from '@ares/proto/directory/v1/directory'
+import type { Change, Checksum, Entry } from '@ares/proto/directory/v1/directory'
 import type { Pool, PoolClient } from 'pg'
-import type { DirectoryHead, DirectoryReader, SnapshotSink } from './directory'
+import type { ChecksumBegun, DirectoryHead, DirectoryReader, SnapshotSink } from './directory'
 import {
   type DeviceRow,
   deviceEntry,
@@ -68,6 +68,37 @@ export class DirectoryStore implements DirectoryReader {
       throw error
     } finally {
       client.release(broken)
+    }
+  }
+
+  async beginChecksum(): Promise<ChecksumBegun> {
+    const client = await this.pool.connect()
+    const end = async (broken?: Error) => {
+      await client.query('ROLLBACK').catch((error: Error) => {
+        broken = error
+      })
+      client.release(broken)
+    }
+    try {
+      await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
+      const { version } = await readHead(client)
+      const { rows } = await client.query<{ now: Date }>("SELECT date_trunc('milliseconds', now()) AS now")
+      const without = rows[0]?.now ?? new Date()
+      return {
+        version,
+        without,
+        async compute() {
+          try {
+            return await readChecksum(client, version, without)
+          } finally {
+            await end()
+          }
+        },
+        cancel: () => end(),
+      }
+    } catch (error) {
+      await end()
+      throw error
     }
   }
 
@@ -145,6 +176,12 @@ async function readHead(client: Pool | PoolClient): Promise<DirectoryHead> {
   return { epoch: head.epoch, version: BigInt(head.version) }
 }
 
+async function readChecksum(client: PoolClient, version: bigint, without: Date): Promise<Checksum> {
+  const { rows } = await client.query<{ entries: string; sum: string }>(CHECKSUM, [without])
+  const [{ entries, sum } = { entries: '0', sum: '0' }] = rows
+  return { version, entries: BigInt(entries), sum: BigInt.asUintN(64, BigInt(sum)) }
+}
+
 const orElse = <Row>(row: Row | undefined, toEntry: (row: Row) => Entry): Entry | undefined =>
   row === undefined ? undefined : toEntry(row)
 
@@ -153,12 +190,13 @@ const listOf = (entry: Entry | undefined): Entry[] => (entry ? [entry] : [])
 const CHANGES = `
   SELECT version, kind, id, committed_at FROM directory_changes WHERE version > $1 ORDER BY version LIMIT $2`
 
-// At most 8 serials, the newest: the limit of the contract.
+// At most 8 serials, the newest: the limit of the contract. One that has ended is retired soon (certificates/retirement.ts)
+// and denied meanwhile: what depends on the time of reading would be another thing in each replica.
 const DEVICES = `
   SELECT d.id, d.organization_id, d.state, ARRAY (
            SELECT c.serial FROM certificates c
-            WHERE c.device_id = d.id AND c.state = 'active' AND c.not_after > now()
-            ORDER BY c.not_before DESC LIMIT 8) AS serials
+            WHERE c.device_id = d.id AND c.state = 'active'
+            ORDER BY c.not_before DESC, c.serial LIMIT 8) AS serials
     FROM devices d`
 
 const USERS = `
@@ -181,3 +219,34 @@ const SNAPSHOT: ReadonlyArray<{ readonly query: string; readonly toEntry: (row: 
   { query: USERS, toEntry: (row) => userEntry(row as UserRow) },
   { query: DEVICES, toEntry: (row) => deviceEntry(row as DeviceRow) },
 ]
+
+/** SQL for serials as the contract has them: `00:9f:3a,11:22` -> `9f3a,1122`. */
+const plainSerials = (serials: string): string =>
+  String.raw`regexp_replace(replace(lower(${serials}), ':', ''), '(^|,)(00)+(?=[0-9a-f]{2})', '\1', 'g')`
+
+const milliseconds = (instant: string): string => `(extract(epoch FROM ${instant}) * 1000)::bigint`
+
+/** The contents of all entries as @ares/proto/directory-checksum writes them, and their checksum. $1: what ended by then is
+ *  left out. */
+const CHECKSUM = `
+  WITH contents AS (
+    SELECT 'device ' || d.id || ' ' || d.organization_id || ' ' || d.state || ' ' ||
+           ${plainSerials("array_to_string(d.serials, ',')")} AS content
+      FROM (${DEVICES}) d
+    UNION ALL
+    SELECT 'user ' || u.id || ' ' || u.email || ' ' || CASE WHEN u.active THEN 'active' ELSE 'disabled' END || ' ' || coalesce((
+             SELECT string_agg(m.organization_id || ':' || array_position(ARRAY['viewer', 'operator', 'owner'], m.role::text),
+                               ',' ORDER BY m.organization_id::text COLLATE "C")
+               FROM memberships m WHERE m.user_id = u.id), '')
+      FROM users u
+    UNION ALL
+    SELECT 'session_key ' || kid || ' ' || encode(public_key, 'hex') || ' ' || ${milliseconds('not_after')}
+      FROM session_keys WHERE not_after > $1
+    UNION ALL
+    SELECT 'revoked ' || ${plainSerials('serial')} || ' ' || ${milliseconds('not_after')}
+      FROM certificates WHERE state = 'revoked' AND not_after > $1
+  )
+  SELECT count(*) AS entries,
+         coalesce(sum(('x' || encode(substring(sha256(convert_to(content, 'UTF8')) FROM 1 FOR 8), 'hex'))::bit(64)::bigint), 0)
+           AS sum
+    FROM contents`

@@ -1,4 +1,4 @@
-import type { Change, Entry } from '@ares/proto/directory/v1/directory'
+import type { Change, Checksum, Entry } from '@ares/proto/directory/v1/directory'
 
 /**
  * The directory: who exists and what they may be admitted with, as the authorizers hold it in memory.
@@ -18,6 +18,19 @@ export interface DirectoryReader {
   /** Everything as of one version, in chunks that are read one by one: `sink` is waited for.
    *  @returns the version and how many entries there were */
   snapshot(sink: SnapshotSink): Promise<void>
+
+  /** Begins the checksum of everything as of the newest version, that replicas are compared with. */
+  beginChecksum(): Promise<ChecksumBegun>
+}
+
+/** A view of the database that is held until one of its two methods was called. */
+export interface ChecksumBegun {
+  readonly version: bigint
+  /** Revoked certificates and session keys that end then or before are not in it. */
+  readonly without: Date
+  /** Reads everything: seconds for a million devices. */
+  compute(): Promise<Checksum>
+  cancel(): Promise<void>
 }
 
 export interface DirectoryHead {

@@ -200,7 +200,34 @@ export interface Heartbeat {
   /** The newest version. */
   version: bigint;
   /** api's clock when it was sent, UTC. */
-  sentAt?: Date | undefined;
+  sentAt?:
+    | Date
+    | undefined;
+  /**
+   * Set when api begins to compute the checksum of `version`. The replica forgets the revoked certificates and the session
+   * keys that end at this instant or before, UTC, and keeps the checksum of what it has then, to compare.
+   */
+  checksumBeginsWithout?:
+    | Date
+    | undefined;
+  /** Set when a checksum that was begun on this stream is there. */
+  checksum?: Checksum | undefined;
+}
+
+/**
+ * Checksum is what api's database holds at one version. It does not depend on an order, and each replica keeps its own
+ * with every change. Where they differ, the replica needs a new snapshot.
+ */
+export interface Checksum {
+  /** Version that it was computed of: the one of the heartbeat that began it. */
+  version: bigint;
+  /** Number of entries. */
+  entries: bigint;
+  /**
+   * Sum over all entries, modulo 2^64, of the first 8 bytes (big-endian) of the SHA-256 of the entry's content as UTF-8
+   * text, as proto/src/directory-checksum.ts writes it.
+   */
+  sum: bigint;
 }
 
 /** Entry is one thing of the directory, whole: it replaces what the replica has under the same key. */
@@ -1072,7 +1099,7 @@ export const Change: MessageFns<Change> = {
 };
 
 function createBaseHeartbeat(): Heartbeat {
-  return { version: 0n, sentAt: undefined };
+  return { version: 0n, sentAt: undefined, checksumBeginsWithout: undefined, checksum: undefined };
 }
 
 export const Heartbeat: MessageFns<Heartbeat> = {
@@ -1085,6 +1112,12 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     }
     if (message.sentAt !== undefined) {
       Timestamp.encode(toTimestamp(message.sentAt), writer.uint32(18).fork()).join();
+    }
+    if (message.checksumBeginsWithout !== undefined) {
+      Timestamp.encode(toTimestamp(message.checksumBeginsWithout), writer.uint32(26).fork()).join();
+    }
+    if (message.checksum !== undefined) {
+      Checksum.encode(message.checksum, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -1118,6 +1151,22 @@ export const Heartbeat: MessageFns<Heartbeat> = {
             message.sentAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.checksumBeginsWithout = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.checksum = Checksum.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1138,6 +1187,12 @@ export const Heartbeat: MessageFns<Heartbeat> = {
         : isSet(object.sent_at)
         ? fromJsonTimestamp(object.sent_at)
         : undefined,
+      checksumBeginsWithout: isSet(object.checksumBeginsWithout)
+        ? fromJsonTimestamp(object.checksumBeginsWithout)
+        : isSet(object.checksum_begins_without)
+        ? fromJsonTimestamp(object.checksum_begins_without)
+        : undefined,
+      checksum: isSet(object.checksum) ? Checksum.fromJSON(object.checksum) : undefined,
     };
   },
 
@@ -1149,6 +1204,12 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     if (message.sentAt !== undefined) {
       obj.sentAt = message.sentAt.toISOString();
     }
+    if (message.checksumBeginsWithout !== undefined) {
+      obj.checksumBeginsWithout = message.checksumBeginsWithout.toISOString();
+    }
+    if (message.checksum !== undefined) {
+      obj.checksum = Checksum.toJSON(message.checksum);
+    }
     return obj;
   },
 
@@ -1159,6 +1220,120 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     const message = createBaseHeartbeat();
     message.version = (object.version !== undefined && object.version !== null) ? BigInt(object.version) : 0n;
     message.sentAt = object.sentAt ?? undefined;
+    message.checksumBeginsWithout = object.checksumBeginsWithout ?? undefined;
+    message.checksum = (object.checksum !== undefined && object.checksum !== null)
+      ? Checksum.fromPartial(object.checksum)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseChecksum(): Checksum {
+  return { version: 0n, entries: 0n, sum: 0n };
+}
+
+export const Checksum: MessageFns<Checksum> = {
+  encode(message: Checksum, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.version !== 0n) {
+      if (BigInt.asUintN(64, message.version) !== message.version) {
+        throw new globalThis.Error("value provided for field message.version of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.version);
+    }
+    if (message.entries !== 0n) {
+      if (BigInt.asUintN(64, message.entries) !== message.entries) {
+        throw new globalThis.Error("value provided for field message.entries of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.entries);
+    }
+    if (message.sum !== 0n) {
+      if (BigInt.asUintN(64, message.sum) !== message.sum) {
+        throw new globalThis.Error("value provided for field message.sum of type fixed64 too large");
+      }
+      writer.uint32(25).fixed64(message.sum);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Checksum {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChecksum();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.version = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.entries = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.sum = reader.fixed64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Checksum {
+    return {
+      version: isSet(object.version) ? BigInt(object.version) : 0n,
+      entries: isSet(object.entries) ? BigInt(object.entries) : 0n,
+      sum: isSet(object.sum) ? BigInt(object.sum) : 0n,
+    };
+  },
+
+  toJSON(message: Checksum): unknown {
+    const obj: any = {};
+    if (message.version !== 0n) {
+      obj.version = message.version.toString();
+    }
+    if (message.entries !== 0n) {
+      obj.entries = message.entries.toString();
+    }
+    if (message.sum !== 0n) {
+      obj.sum = message.sum.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Checksum>, I>>(base?: I): Checksum {
+    return Checksum.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Checksum>, I>>(object: I): Checksum {
+    const message = createBaseChecksum();
+    message.version = (object.version !== undefined && object.version !== null) ? BigInt(object.version) : 0n;
+    message.entries = (object.entries !== undefined && object.entries !== null) ? BigInt(object.entries) : 0n;
+    message.sum = (object.sum !== undefined && object.sum !== null) ? BigInt(object.sum) : 0n;
     return message;
   },
 };
