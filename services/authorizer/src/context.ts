@@ -35,16 +35,16 @@ export interface AuthorizerContext {
   close(): Promise<void>
 }
 
-/** @param given another identity than Vault's, for tests */
+/** @param given another identity than Vault's, another logger, another clock for the age of the directory: for tests */
 export async function createContext(
   config: AuthorizerConfig,
   signal: AbortSignal,
-  given: { readonly identity?: LeafSource; readonly logger?: Logger } = {},
+  given: { readonly identity?: LeafSource; readonly logger?: Logger; readonly clock?: () => number } = {},
 ): Promise<AuthorizerContext> {
   const logger = given.logger ?? createLogger({ service: 'authorizer', level: config.logLevel })
   const health = new Health()
   const registry = createMetrics('authorizer')
-  const replica = new DirectoryReplica()
+  const replica = new DirectoryReplica(given.clock)
   const journal = new AdmissionJournal()
   const metrics = new AdmissionMetrics(registry, replica, journal)
   const own = given.identity

@@ -27,6 +27,8 @@ export type Reception = MqttClient | number | 'closed'
 export class Door {
   private readonly clients: MqttClient[] = []
   authorizer: AuthorizerService | undefined
+  /** How far the authorizer's clock of the directory's age is ahead. */
+  aheadMs = 0
 
   private constructor(
     readonly ca: TestAuthority,
@@ -70,7 +72,11 @@ export class Door {
         refuseWhenOld: false,
         ...given,
       },
-      { identity, logger: createLogger({ service: 'authorizer', level: 'silent' }) },
+      {
+        identity,
+        logger: createLogger({ service: 'authorizer', level: 'silent' }),
+        clock: () => performance.now() + this.aheadMs,
+      },
     )
     await this.authorizer.start()
     await until(() => this.api.calls.length > opened, 'the stream')
@@ -91,6 +97,11 @@ export class Door {
   connectDevice(leaf: TestLeaf, clientId: string, options: Partial<IClientOptions> = {}): Promise<Reception> {
     const url = `mqtts://127.0.0.1:${this.broker.ports.devices}`
     return this.connect(url, { clientId, cert: leaf.certificatePem, key: leaf.keyPem, ...options })
+  }
+
+  connectService(leaf: TestLeaf, clientId: string): Promise<Reception> {
+    const url = `mqtts://127.0.0.1:${this.broker.ports.services}`
+    return this.connect(url, { clientId, cert: leaf.certificatePem, key: leaf.keyPem })
   }
 
   connectPerson(email: string, password: string, options: Partial<IClientOptions> = {}): Promise<Reception> {
