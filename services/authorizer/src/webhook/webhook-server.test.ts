@@ -225,6 +225,22 @@ describe('whatever comes as a body', () => {
     )
   })
 
+  it('of any size, it is a denial, or refused from 64 KiB on', async () => {
+    const good = JSON.stringify(connectBody())
+    await fc.assert(
+      fc.asyncProperty(path, fc.nat(80_000), fc.boolean(), async (to, size, padded) => {
+        // A good body with so much behind it, or the letter so often.
+        const body = padded ? `${good}x${' '.repeat(size)}` : 'x'.repeat(size)
+        const answer = await ask(to, body).catch((error: Error & { code?: string }) => error.code)
+        if (body.length <= 65_536) expect(answer).toEqual(DENIED)
+        // The connection ends with the refusal, it may be before all of the body is on its way.
+        else if (typeof answer === 'object') expect(answer.status).toBe(413)
+        else expect(['ECONNRESET', 'EPIPE']).toContain(answer)
+      }),
+      { numRuns: 60 },
+    )
+  })
+
   it('as a good body with one wrong value, it is a denial', async () => {
     const value = fc.oneof(fc.jsonValue(), fc.string({ maxLength: 200 }))
     const field = fc.constantFrom(
