@@ -94,7 +94,11 @@ const mqttShape = {
   retry_interval: emqxOnly,
 }
 const mqtt = z.strictObject(mqttShape)
-const zone = z.strictObject({ mqtt: mqtt.partial().default({}), force_shutdown: emqxOnly })
+const zone = z.strictObject({
+  mqtt: mqtt.partial().default({}),
+  flapping_detect: emqxOnly,
+  force_shutdown: emqxOnly,
+})
 
 const clientSsl = z.strictObject({
   enable: z.boolean().default(false),

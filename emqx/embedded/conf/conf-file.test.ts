@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { SslListenerConf, WebhookConf } from './broker-conf'
+import type { SslListenerConf, WebhookConf, WssListenerConf } from './broker-conf'
 import { loadConf } from './conf-file'
 
 const CONF = join(__dirname, '../../emqx.conf')
@@ -58,6 +58,8 @@ describe('emqx.conf', () => {
     const { conf } = await loadConf(CONF, {})
     const devices = conf.listeners.ssl.devices as SslListenerConf
     const services = conf.listeners.ssl.services as SslListenerConf
+    const users = conf.listeners.wss.users as WssListenerConf
+    expect(users.max_conn_rate).toBeLessThan(devices.max_conn_rate)
     for (const limit of [devices.messages_rate, devices.bytes_rate, devices.max_conn_rate]) {
       expect(limit).toBeLessThan(Number.POSITIVE_INFINITY)
     }
@@ -73,6 +75,15 @@ describe('emqx.conf', () => {
     expect(max_mqueue_len).toBeGreaterThanOrEqual((8000 / 2) * (session_expiry_interval / 1000))
     expect(max_inflight).toBe(4000)
     expect(loaded.conf.zones.services?.force_shutdown).toEqual({ enable: false })
+  })
+
+  test('counts connections by client id where a certificate is shown, and nowhere else', async () => {
+    const { conf } = await loadConf(CONF, {})
+    // Who is counted is banned everywhere, before anybody is asked who it is.
+    for (const [name, zone] of Object.entries(conf.zones)) {
+      expect([name, zone.flapping_detect]).toEqual([name, name === 'devices' ? undefined : { enable: false }])
+    }
+    expect(Object.keys(conf.zones).sort()).toEqual(['devices', 'services', 'users'])
   })
 
   test('a zone has its own settings over the global ones', async () => {

@@ -6,7 +6,8 @@ import type { Reason } from '../decision/decision'
  * Who is refused again and again gets the answer from memory, for a time that doubles with each refusal: it costs no
  * certificate and no signature any more, and it is counted. The answer is not held back: one that is slow blocks the
  * broker's connection for everybody else on it (one of 32, chosen at random), and that is what such a client may want.
- * What slows clients down is the broker: max_conn_rate, flapping_detect.
+ * What slows clients down is the broker: `max_conn_rate` before TLS, and for who has a certificate `flapping_detect`, which
+ * counts every CONNECT.
  *
  * Nothing of this can lock out a good device. What is remembered is kept by the address *and* the certificate or token
  * that was shown, so nobody can use up the patience with somebody else; and only for the directory's version that it was
