@@ -7,7 +7,7 @@ import { newKeyAndCsr } from '@ares/chassis'
 import { TestAuthority, until } from '@ares/chassis/testing'
 import { deviceCommonName, topics } from '@ares/proto'
 import {
-  type ApiClient,
+  ApiClient,
   type Device,
   type DeviceIdentity,
   enroll,
@@ -130,6 +130,174 @@ describe('who is refused', () => {
   })
 })
 
+describe('people on MQTT, with access tokens of api', () => {
+  const PASSWORD = 'long enough for a test'
+  const emailOf = (name: string) => `${name}@e2e.example.org`
+  let organizationId: string
+  let foreign: FleetDevice
+
+  beforeAll(async () => {
+    organizationId = (await api.get<{ organizationId: string }>(`/devices/${fleet[0]!.id}`)).organizationId
+    // The first user owns both organizations, the others are in one.
+    const [other] = await provisionFleet(api, { ...PLAN, organization: 'Other', devices: 1, prefix: 'other' })
+    foreign = other!
+    const members = { viewer: 'viewer', operator: 'operator', leaver: 'viewer', demoted: 'operator', brief: 'viewer' }
+    for (const [name, role] of Object.entries(members)) {
+      await api.post(`/organizations/${organizationId}/members`, { email: emailOf(name), role, password: PASSWORD })
+    }
+  }, 60_000)
+
+  const tokenOf = (name: string): Promise<string> =>
+    new ApiClient(stack.urls.rest, { email: emailOf(name), password: PASSWORD }).accessToken()
+
+  const person = async (name: string, token?: string): Promise<MqttClient> =>
+    connectedPerson(emailOf(name), token ?? (await tokenOf(name)))
+
+  it('a viewer follows telemetry, status and receipts of a device of the own organization', async () => {
+    const viewer = await person('viewer')
+    const seen = new Set<string>()
+    viewer.on('message', (topic) => seen.add(topic))
+    const { id } = fleet[0]!
+    const followed = [topics.telemetry(id), topics.status(id), topics.receipts(id)]
+    const granted = await viewer.subscribeAsync(followed, { qos: 1 })
+    expect(granted.map(({ qos }) => qos)).toEqual([1, 1, 1])
+    const device = await connected(0)
+    await device.publishAsync(topics.status(id), '{"status":"online"}', { qos: 1, retain: true })
+    await publish(device, 0, report(0, new Date().toISOString()))
+    await until(() => followed.every((topic) => seen.has(topic)))
+  })
+
+  it.each<readonly [string, (viewer: MqttClient) => void]>([
+    ['telemetry of a device of another organization', (viewer) => viewer.subscribe(topics.telemetry(foreign.id))],
+    ['telemetry of all devices', (viewer) => viewer.subscribe('ares4/+/telemetry')],
+    ['commands', (viewer) => viewer.subscribe(`ares4/${fleet[0]!.id}/commands/+`)],
+    ['a command of its own', (viewer) => viewer.publish(topics.command(fleet[0]!.id, randomUUID()), '{}', { qos: 1 })],
+    ['a report in the name of a device', (viewer) => viewer.publish(topics.telemetry(fleet[0]!.id), '{}', { qos: 1 })],
+  ])('a viewer loses the connection for %s', async (_what, act) => {
+    const viewer = await person('viewer')
+    const closed = closedOf(viewer)
+    act(viewer)
+    await closed
+  })
+
+  it.each([
+    ['an operator', () => person('operator')],
+    ['an owner', () => connectedPerson()],
+  ])('%s commands a device of the own organization', async (_who, connect) => {
+    const device = await connected(0)
+    const got: string[] = []
+    device.on('message', (topic) => got.push(topic))
+    await device.subscribeAsync(`ares4/${fleet[0]!.id}/commands/+`, { qos: 1 })
+    const topic = topics.command(fleet[0]!.id, randomUUID())
+    await (await connect()).publishAsync(topic, '{"name":"ping"}', { qos: 1 })
+    await until(() => got.includes(topic))
+  })
+
+  it('an operator loses the connection for a command to a device of another organization', async () => {
+    const operator = await person('operator')
+    const closed = closedOf(operator)
+    operator.publish(topics.command(foreign.id, randomUUID()), '{"name":"ping"}', { qos: 1 })
+    await closed
+  })
+
+  it('nobody comes in with the token of another person, with a changed one, or as a device', async () => {
+    const token = await tokenOf('viewer')
+    const asViewer = { ...personOptions(emailOf('viewer'), token) }
+    const wss = stack.urls.wss
+    expect(await refusal({ ...asViewer, password: await tokenOf('operator') }, wss)).toBe('not authorized')
+    expect(await refusal({ ...asViewer, password: `${token.slice(0, -6)}AAAAAA` }, wss)).toBe('not authorized')
+    expect(await refusal({ ...asViewer, clientId: fleet[0]!.id }, wss)).toBe('not authorized')
+    expect(await refusal({ ...asViewer, username: emailOf('operator') }, wss)).toBe('not authorized')
+  })
+
+  it('who is removed from the organization loses the connection, and what it gave', async () => {
+    const token = await tokenOf('leaver')
+    const leaver = await person('leaver', token)
+    await leaver.subscribeAsync(topics.telemetry(fleet[0]!.id), { qos: 1 })
+    const closed = closedOf(leaver)
+    await change('DELETE', 'leaver')
+    await closed
+    const back = await person('leaver', token)
+    const closedAgain = closedOf(back)
+    back.subscribe(topics.telemetry(fleet[0]!.id))
+    await closedAgain
+  })
+
+  it('who becomes a viewer loses the connection, and comes back to look and not to command', async () => {
+    const token = await tokenOf('demoted')
+    const demoted = await person('demoted', token)
+    await demoted.publishAsync(topics.command(fleet[0]!.id, randomUUID()), '{"name":"ping"}', { qos: 1 })
+    const closed = closedOf(demoted)
+    await change('PATCH', 'demoted', { role: 'viewer' })
+    await closed
+    const back = await person('demoted', token)
+    const [granted] = await back.subscribeAsync(topics.telemetry(fleet[0]!.id), { qos: 1 })
+    expect(granted?.qos).toBe(1)
+    const closedAgain = closedOf(back)
+    back.publish(topics.command(fleet[0]!.id, randomUUID()), '{"name":"ping"}', { qos: 1 })
+    await closedAgain
+  })
+
+  it('the connection ends when the token does', async () => {
+    const token = await tokenOf('brief')
+    // A token lives for a quarter of an hour, and never longer than the key that signed it.
+    const end = new Date(Math.ceil(Date.now() / 1_000) * 1_000 + 5_000)
+    const restore = await endOfSessionKeys(end)
+    try {
+      const brief = await person('brief', token)
+      await closedOf(brief)
+      expect(Date.now()).toBeGreaterThan(end.getTime() - 1_000)
+      expect(await refusal(personOptions(emailOf('brief'), token), stack.urls.wss)).toBe('not authorized')
+    } finally {
+      await restore()
+    }
+  })
+
+  async function change(method: 'PATCH' | 'DELETE', name: string, body?: object): Promise<void> {
+    const path = `/organizations/${organizationId}/members`
+    const { items } = await api.get<{ items: { userId: string; email: string }[] }>(path)
+    const { userId } = items.find(({ email }) => email === emailOf(name))!
+    const answer = await fetch(`${stack.urls.rest}/api/v1${path}/${userId}`, {
+      method,
+      headers: { authorization: `Bearer ${await api.accessToken()}`, 'content-type': 'application/json' },
+      ...(body ? { body: JSON.stringify(body) } : {}),
+    })
+    expect(answer.ok).toBe(true)
+  }
+
+  /** Gives the keys that verify tokens another end, and waits until the authorizer knows. @returns a function that takes it back */
+  async function endOfSessionKeys(end: Date): Promise<() => Promise<void>> {
+    const database = new Client({ connectionString: stack.urls.database })
+    locks.push(database)
+    await database.connect()
+    const { rows: keys } = await database.query('SELECT kid, not_after FROM session_keys')
+    const set = async (kid: string, notAfter: Date) => {
+      await database.query(
+        `WITH key AS (UPDATE session_keys SET not_after = $2 WHERE kid = $1),
+              head AS (UPDATE directory_head SET version = version + 1 RETURNING version),
+              change AS (INSERT INTO directory_changes (version, kind, id) SELECT version, 'session_key', $1 FROM head)
+         SELECT pg_notify('ares_directory', version::text) FROM head`,
+        [kid, notAfter],
+      )
+    }
+    for (const { kid } of keys) await set(kid, end)
+    const { rows: heads } = await database.query('SELECT version FROM directory_head')
+    await until(
+      async () => (await metric('authorizer', 'ares_authorizer_directory_version')) >= Number(heads[0].version),
+    )
+    return async () => {
+      for (const { kid, not_after } of keys) await set(kid, not_after)
+    }
+  }
+})
+
+it('the replica of the authorizer is, by its checksum, what the database holds', async () => {
+  const comparisons = (result: string) =>
+    metric('authorizer', 'ares_authorizer_directory_comparisons_total', `result="${result}"`)
+  await until(async () => (await comparisons('equal')) >= 1)
+  expect(await comparisons('differs')).toBeNaN()
+})
+
 describe('acknowledged means committed', () => {
   it('holds the acknowledgement while the commit hangs, and a listener that is killed then loses nothing', async () => {
     const before = await rowsNow(1)
@@ -233,18 +401,23 @@ async function connected(index: number): Promise<MqttClient> {
   }
 }
 
-async function connectedPerson(): Promise<MqttClient> {
-  return keep(
-    await mqtt.connectAsync(stack.urls.wss, {
-      clientId: `${stack.login.email}/e2e`,
-      username: stack.login.email,
-      password: await api.accessToken(),
-      wsOptions: { ca: readFileSync(stack.caFile) },
-      protocolVersion: 4,
-      reconnectPeriod: 0,
-    }),
-  )
+const personOptions = (email: string, password: string): IClientOptions => ({
+  clientId: `${email}/e2e`,
+  username: email,
+  password,
+  wsOptions: { ca: readFileSync(stack.caFile) },
+  protocolVersion: 4,
+  reconnectPeriod: 0,
+})
+
+/** Default: the first user. */
+async function connectedPerson(email = stack.login.email, token?: string): Promise<MqttClient> {
+  const options = personOptions(email, token ?? (await api.accessToken()))
+  return keep(await mqtt.connectAsync(stack.urls.wss, options, false))
 }
+
+const closedOf = (client: MqttClient): Promise<void> =>
+  new Promise((resolve) => (client.connected ? client.once('close', () => resolve()) : resolve()))
 
 function keep(client: MqttClient): MqttClient {
   client.on('error', () => {})
@@ -312,10 +485,12 @@ async function hangCommits(): Promise<() => Promise<void>> {
   return async () => void (await lock.query('COMMIT'))
 }
 
-async function metric(part: 'listener', name: string): Promise<number> {
+/** @param label of the series, where there are several. @returns NaN when it is not there */
+async function metric(part: 'listener' | 'authorizer', name: string, label = ''): Promise<number> {
   try {
     const text = await (await fetch(`${stack.opsUrl(part)}/metrics`)).text()
-    return Number(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'm').exec(text)?.[1] ?? Number.NaN)
+    const line = text.split('\n').find((each) => /^\w+/.exec(each)?.[0] === name && each.includes(label))
+    return Number(line?.split(' ').at(-1) ?? Number.NaN)
   } catch {
     return Number.NaN // it is just being started again
   }
