@@ -35,6 +35,12 @@ describe('the management API', () => {
     await until(() => clients.every((client) => !client.connected), 'both are closed')
   })
 
+  test.each(['ann@x.org/phone', 'a b', 'a%2Fb', 'Gerät'])('kicks the client %s', async (clientId) => {
+    const client = await broker.connect(await broker.authority.leaf('d1'), { clientId })
+    expect((await broker.manage('DELETE', `/clients/${encodeURIComponent(clientId)}`)).status).toBe(204)
+    await until(() => !client.connected, 'it is closed')
+  })
+
   test('a kick deletes the persistent session', async () => {
     const identity = await broker.authority.leaf('d1')
     const client = await broker.connect(identity, { clientId: 'd1', clean: false })

@@ -38,8 +38,7 @@ export class ManagementApi {
 
   private async answer(request: http.IncomingMessage): Promise<Answer> {
     const { pathname, searchParams } = new URL(request.url ?? '/', 'http://management')
-    const path = decodeURIComponent(pathname)
-    const call = `${request.method} ${path}`
+    const call = `${request.method} ${pathname}`
     if (call === 'GET /api/v5/status' || call === 'GET /status') {
       return { status: 200, text: 'Node emqx@127.0.0.1 is started\nemqx is running' }
     }
@@ -50,10 +49,10 @@ export class ManagementApi {
     if (call === 'GET /api/v5/metrics') return { status: 200, body: perNode(searchParams, this.metrics()) }
     if (call === 'GET /api/v5/clients') return this.clients(searchParams)
     if (call === 'POST /api/v5/clients/kickout/bulk') return this.kickAll(body)
-    const clientId = /^\/api\/v5\/clients\/([^/]+)$/.exec(path)?.[1]
-    if (clientId !== undefined) return this.client(request.method, clientId)
-    const listenerId = /^\/api\/v5\/listeners\/([^/]+)$/.exec(path)?.[1]
-    if (listenerId !== undefined) return this.listener(request.method, listenerId, body)
+    const clientId = /^\/api\/v5\/clients\/([^/]+)$/.exec(pathname)?.[1]
+    if (clientId !== undefined) return this.client(request.method, decodeURIComponent(clientId))
+    const listenerId = /^\/api\/v5\/listeners\/([^/]+)$/.exec(pathname)?.[1]
+    if (listenerId !== undefined) return this.listener(request.method, decodeURIComponent(listenerId), body)
     return { status: 404, body: { code: 'API_NOT_EXIST', message: 'Request Path Not Found' } }
   }
 

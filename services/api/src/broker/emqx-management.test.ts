@@ -10,7 +10,8 @@ let vault: TestVault
 let client: VaultClient
 let broker: Server
 let url: string
-let answer: (call: string, authorization: string) => number
+/** A status, with the code of an error; 0: none at all. */
+let answer: (call: string, authorization: string) => number | readonly [status: number, code: string]
 const calls: string[] = []
 
 beforeAll(async () => {
@@ -19,8 +20,9 @@ beforeAll(async () => {
   broker = createServer((request, response) => {
     const call = `${request.method} ${request.url}`
     calls.push(call)
-    const status = answer(call, request.headers.authorization ?? '')
-    if (status !== 0) response.writeHead(status).end()
+    const said = answer(call, request.headers.authorization ?? '')
+    const [status, code] = typeof said === 'number' ? [said] : said
+    if (status !== 0) response.writeHead(status).end(code && JSON.stringify({ code, message: '' }))
   })
   await new Promise<void>((listening) => broker.listen(0, '127.0.0.1', listening))
   url = `http://127.0.0.1:${(broker.address() as AddressInfo).port}`
@@ -45,8 +47,15 @@ it('kicks with the key that the bootstrap gave to both', async () => {
 })
 
 it('a client that is not there is a success', async () => {
-  answer = () => 404
+  answer = () => [404, 'CLIENTID_NOT_FOUND']
   await new EmqxManagement({ url, vault: client }).kick('nobody')
+})
+
+it('a call that the broker does not know is none', async () => {
+  for (const unknown of [404, [404, 'API_NOT_EXIST']] as const) {
+    answer = () => unknown
+    await expect(new EmqxManagement({ url, vault: client }).kick('d1')).rejects.toThrow('it answers 404')
+  }
 })
 
 it('reads the key again when the broker does not take it, once', async () => {

@@ -28,8 +28,10 @@ export class EmqxManagement implements BrokerSessions, PersonClients {
   }
 
   async kick(clientId: string): Promise<void> {
-    const { status } = await this.call('DELETE', `/clients/${encodeURIComponent(clientId)}`)
-    if (status !== 404 && (status < 200 || status > 299)) throw unavailable(`it answers ${status}`)
+    const { status, body } = await this.call('DELETE', `/clients/${encodeURIComponent(clientId)}`)
+    // Any other 404 says that there is no such call: then nobody was looked for.
+    const isThere = status !== 404 || !notThere.safeParse(body).success
+    if (isThere && (status < 200 || status > 299)) throw unavailable(`it answers ${status}`)
   }
 
   /** By the client id, which begins with the e-mail: a session that is kept for later has no user name. */
@@ -104,6 +106,8 @@ export class EmqxManagement implements BrokerSessions, PersonClients {
 }
 
 const keyShape = z.object({ data: z.object({ key: z.string().min(1), secret: z.string().min(1) }) })
+
+const notThere = z.object({ code: z.literal('CLIENTID_NOT_FOUND') })
 
 const clientList = z.object({
   data: z.array(z.object({ clientid: z.string() })),
