@@ -395,6 +395,17 @@ describe('a storm', () => {
     expect(refused).toEqual([])
   })
 
+  it('of clients that go away before they have their answers takes nothing from those who stay', async () => {
+    for (let i = 0; i < 12; i++) {
+      const socket = await open(broker)
+      socket.write(http('/mqtt/authz', '{}').repeat(1_000))
+      await once(socket, 'data')
+      socket.destroy()
+    }
+    expect(await json('/mqtt/authz', actionBody())).toMatchObject({ body: '{"result":"allow"}' })
+    expect(refused.includes('too_many_requests')).toBe(false)
+  })
+
   it('of 500 connects, one at a time on each of 32 connections, is answered in full', async () => {
     const body = JSON.stringify(connectBody())
     const pool = new Agent({ keepAlive: true, maxSockets: 32, ...tls(broker) })
