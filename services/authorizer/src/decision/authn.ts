@@ -3,7 +3,7 @@ import { POLICY, type Zone } from '../policy/policy'
 import type { Knowledge } from '../replica/directory-replica'
 import { verifyAccessToken } from './access-token'
 import type { CertificateReader, PresentedCertificate } from './certificate'
-import { type Decision, type Findings, fromKnowledge, type Reason } from './decision'
+import { type Decision, decided, type Findings, madeFrom, type Reason } from './decision'
 import { identityOf, isServiceClientId, isUserClientId } from './identities'
 
 /** What EMQX asks at CONNECT. It sends every value as a string, and "" for what the client did not give. */
@@ -60,8 +60,7 @@ export function decideFrom(
   decide: (knowledge: Knowledge) => ConnectDecision,
 ): ConnectDecision {
   if (!knowledge) return deny('no_directory')
-  const decision = knowledge.ageMs > refuseWhenOlderThanMs ? deny('directory_too_old') : decide(knowledge)
-  return { ...decision, ...fromKnowledge(knowledge) }
+  return madeFrom(knowledge, knowledge.ageMs > refuseWhenOlderThanMs ? deny('directory_too_old') : decide(knowledge))
 }
 
 function withCertificate(
@@ -143,12 +142,7 @@ export function personConnects(
 
 const CLOCK_SKEW_MS = 60_000
 
-const deny = (reason: Reason, found: Findings = {}): ConnectDecision => ({ result: 'deny', reason, ...found })
+const deny = (reason: Reason, found?: Findings): ConnectDecision => decided('deny', reason, found)
 
-const admit = (untilMs: number, found: Findings, acl?: string): ConnectDecision => ({
-  result: 'allow',
-  reason: 'allowed',
-  ...found,
-  expireAt: Math.floor(untilMs / 1_000),
-  ...(acl ? { acl } : {}),
-})
+const admit = (untilMs: number, found: Findings, acl?: string): ConnectDecision =>
+  Object.assign(decided('allow', 'allowed', found), { expireAt: Math.floor(untilMs / 1_000), acl })

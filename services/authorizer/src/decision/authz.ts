@@ -3,7 +3,7 @@ import { type Action, type ClassName, type Permission, POLICY, ruleName } from '
 import { roleReaches } from '../replica/directory'
 import type { Knowledge } from '../replica/directory-replica'
 import { contains, DEVICE_ID, type Levels, levelsOf, publishedLevels, subscribedLevels } from '../topic-filter'
-import { type Decision, type Findings, fromKnowledge, type Reason } from './decision'
+import { type Decision, decided, type Findings, madeFrom, type Reason } from './decision'
 import { identityOf, isServiceClientId, isUserClientId } from './identities'
 
 /** What EMQX asks for an action that the `acl` of the connection does not answer. */
@@ -21,11 +21,10 @@ export interface ActionRequest {
 /** Whether a connected client may publish on a topic or subscribe to a filter. Pure, like decideConnect, and by the same
  *  policy: a test holds that it agrees with the `acl` as EMQX reads it. */
 export function decideAction(request: ActionRequest, knowledge: Knowledge | undefined): Decision {
-  return { ...decide(request, knowledge), ...fromKnowledge(knowledge) }
+  return knowledge ? madeFrom(knowledge, decide(request, knowledge)) : deny('no_directory')
 }
 
-function decide(request: ActionRequest, knowledge: Knowledge | undefined): Decision {
-  if (!knowledge) return deny('no_directory')
+function decide(request: ActionRequest, knowledge: Knowledge): Decision {
   const wanted = request.action === 'publish' ? publishedLevels(request.topic) : subscribedLevels(request.topic)
   // Only a person comes without a certificate: the other two listeners demand one, and authn demands it again.
   if (request.cert_common_name === '') return userActs(request, wanted, knowledge)
@@ -71,13 +70,13 @@ function byRules(
   const rule = RULES[className][request.action].find((each) => covers(each, wanted, deviceId))
   if (!rule) return deny('no_rule', found)
   const { permission, name } = rule
-  const shown: Findings = { ...found, rule: name }
+  const shown: Findings = { className: found.className, subjectId: found.subjectId, rule: name }
   if (permission.role && !roleReaches(role, permission.role)) return deny('role_too_low', shown)
   if (!permission.qos.some((qos) => String(qos) === request.qos)) return deny('qos_too_high', shown)
   if (permission.retain !== undefined && request.retain !== String(permission.retain)) {
     return deny('retain_not_as_ruled', shown)
   }
-  return { result: 'allow', reason: 'allowed', ...shown }
+  return decided('allow', 'allowed', shown)
 }
 
 interface Rule {
@@ -112,4 +111,4 @@ const RULES = Object.fromEntries(
   ]),
 ) as Record<ClassName, Record<Action, readonly Rule[]>>
 
-const deny = (reason: Reason, found: Findings = {}): Decision => ({ result: 'deny', reason, ...found })
+const deny = (reason: Reason, found?: Findings): Decision => decided('deny', reason, found)

@@ -66,6 +66,19 @@ export type Findings = Pick<Decision, 'className' | 'subjectId' | 'serial' | 'ru
 export const whoOf = ({ className, subjectId }: Findings): string | undefined =>
   className && `${className === 'device' || className === 'user' ? className : 'service'} ${subjectId}`
 
-/** Where a decision says from what it was made. */
-export const fromKnowledge = (knowledge: Knowledge | undefined) =>
-  knowledge ? { directoryVersion: knowledge.version, directoryAgeMs: Math.round(knowledge.ageMs) } : {}
+/** All fields are written out here, in one order, and nothing is copied with a spread: that costs 0.5 to 6 µs each time, more
+ *  than everything else of a decision. */
+export const decided = (result: Decision['result'], reason: Reason, found: Findings = NOTHING): Decision => ({
+  result,
+  reason,
+  className: found.className,
+  subjectId: found.subjectId,
+  serial: found.serial,
+  rule: found.rule,
+})
+
+/** Puts to a decision that was just made from what it was made. */
+export const madeFrom = <D extends Decision>(knowledge: Knowledge, decision: D): D =>
+  Object.assign(decision, { directoryVersion: knowledge.version, directoryAgeMs: Math.round(knowledge.ageMs) })
+
+const NOTHING: Findings = {}

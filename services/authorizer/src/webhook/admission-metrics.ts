@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
-import type { Decision } from '../decision/decision'
+import type { Decision, Reason } from '../decision/decision'
 import type { AdmissionJournal } from '../journal/admission-journal'
 import type { DirectoryReplica } from '../replica/directory-replica'
 
@@ -11,7 +11,7 @@ export class AdmissionMetrics {
   private readonly comparisons: Counter
   private readonly audited: Counter
   /** Decisions since somebody last asked for the metrics: to find a counter by its labels costs as much as a decision. */
-  private readonly tallies = new Map<string, { readonly labels: Record<string, string>; count: number }>()
+  private readonly tallies = { authn: new Map<Reason, Tally>(), authz: new Map<Reason, Tally>() }
   private untimed = 0
 
   constructor(
@@ -27,8 +27,10 @@ export class AdmissionMetrics {
       labelNames: ['hook', 'result', 'reason'],
       registers,
       collect() {
-        for (const { labels, count } of tallies.values()) this.inc(labels, count)
-        tallies.clear()
+        for (const hook of HOOKS) {
+          for (const [reason, { result, count }] of tallies[hook]) this.inc({ hook, result, reason }, count)
+          tallies[hook].clear()
+        }
       },
     })
     this.seconds = new Histogram({
@@ -100,10 +102,9 @@ export class AdmissionMetrics {
   }
 
   decided(hook: Hook, { result, reason }: Decision, startedMs: number): void {
-    const name = `${hook} ${result} ${reason}`
-    const tally = this.tallies.get(name)
+    const tally = this.tallies[hook].get(reason)
     if (tally) tally.count += 1
-    else this.tallies.set(name, { labels: { hook, result, reason }, count: 1 })
+    else this.tallies[hook].set(reason, { result, count: 1 })
     this.untimed += 1
     if (this.untimed < TIMED_ONE_IN) return
     this.untimed = 0
@@ -141,4 +142,11 @@ export class AdmissionMetrics {
 /** To put a time into its bucket costs 2 µs. */
 const TIMED_ONE_IN = 16
 
-type Hook = 'authn' | 'authz'
+const HOOKS = ['authn', 'authz'] as const
+type Hook = (typeof HOOKS)[number]
+
+/** A reason has one result. */
+interface Tally {
+  readonly result: Decision['result']
+  count: number
+}
