@@ -1,10 +1,10 @@
 /**
  * Decisions a second of the authorizer's webhooks, and their latency, against a bare node:https server that reads the body
  * and answers a constant of the same size. Both run in processes of their own, in turns, so that they share the machine's
- * moods; each number is the median of the rounds. The processor time that a server used for an answer is shown as well: it
- * does not depend on what else the machine does.
+ * moods; each number is the median of the rounds, but those at a pace are of one long run. The processor time that a server
+ * used for an answer is shown as well: it depends less on what else the machine does.
  *
- *   npm run bench:authorizer -- [--seconds 2] [--rounds 3] [--devices 1000000] [--endurance 1000000] [--json FILE]
+ *   npm run bench:authorizer -- [--seconds 1] [--rounds 7] [--devices 1000000] [--endurance 10000000] [--json FILE]
  *
  *   --seconds N     of each measurement
  *   --rounds N      of which the median is taken
@@ -21,18 +21,18 @@ import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { connect } from 'node:tls'
 import { parseArgs } from 'node:util'
 import { admissionOver, startWebhooks } from '@ares/authorizer/testing'
 import { TestAuthority, type TestLeaf } from '@ares/chassis/testing'
+import { loadAtPace, loadFully, type Measured, type WebhookTarget } from './webhook-load'
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: 'string', default: '2' },
-    rounds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '1' },
+    rounds: { type: 'string', default: '7' },
     json: { type: 'string' },
     devices: { type: 'string', default: '1000000' },
-    endurance: { type: 'string', default: '1000000' },
+    endurance: { type: 'string', default: '10000000' },
     'cpu-prof': { type: 'string' },
     help: { type: 'boolean', default: false },
     role: { type: 'string' },
@@ -48,23 +48,11 @@ interface Setup {
   readonly devices: readonly { readonly id: string; readonly serial: string }[]
   /** Questions of the broker, JSON. */
   readonly bodies: Readonly<Record<Hook, readonly string[]>>
-  /** What the bare server answers. */
+  /** What the bare server answers: what the authorizer answers to the first of them. */
   readonly answers: Readonly<Record<Hook, string>>
 }
-interface Target {
-  readonly name: string
-  readonly port: number
-  /** Processor time that the server has used so far, microseconds. */
-  readonly cpu: () => Promise<number>
+interface Target extends WebhookTarget {
   readonly requests: Readonly<Record<Hook, readonly Buffer[]>>
-  readonly tls: { readonly ca: string; readonly cert: string; readonly key: string; readonly servername: string }
-}
-interface Measured {
-  readonly perSecond: number
-  readonly p50Ms: number
-  readonly p99Ms: number
-  /** Processor time of the server for one answer, microseconds. */
-  readonly cpu: number
 }
 
 async function serveAuthorizer({ server, devices }: Setup): Promise<number> {
@@ -87,68 +75,6 @@ function serveBare({ server, answers }: Setup): Promise<number> {
   )
   bare.keepAliveTimeout = 600_000
   return new Promise((resolve) => bare.listen(0, '127.0.0.1', () => resolve((bare.address() as AddressInfo).port)))
-}
-
-/** Keeps one request on each connection; with a pace, starts no more than so many a second. */
-async function load(
-  target: Target,
-  hook: Hook,
-  connections: number,
-  seconds: number,
-  pace?: number,
-): Promise<Measured> {
-  const sockets = await Promise.all(
-    Array.from(
-      { length: connections },
-      () =>
-        new Promise<ReturnType<typeof connect>>((resolve, reject) => {
-          const socket = connect({ host: '127.0.0.1', port: target.port, ...target.tls }, () => resolve(socket))
-          socket.once('error', reject)
-          socket.setNoDelay(true)
-        }),
-    ),
-  )
-  const requests = target.requests[hook]
-  const latencies: number[] = []
-  const cpuBefore = await target.cpu()
-  const startedMs = performance.now()
-  const endMs = startedMs + seconds * 1_000
-  let sent = 0
-  await Promise.all(
-    sockets.map(
-      (socket) =>
-        new Promise<void>((resolve, reject) => {
-          let text = ''
-          let sentMs = 0
-          const send = () => {
-            if (performance.now() >= endMs) return resolve()
-            if (pace && sent >= ((performance.now() - startedMs) / 1_000) * pace) return void setTimeout(send, 1)
-            sentMs = performance.now()
-            socket.write(requests[sent++ % requests.length] ?? '')
-          }
-          socket.on('error', reject)
-          socket.on('data', (part) => {
-            text += part.toString('latin1')
-            const head = text.indexOf('\r\n\r\n')
-            if (head === -1) return
-            const length = Number(/content-length: (\d+)/i.exec(text)?.[1])
-            if (text.length < head + 4 + length) return
-            if (!text.includes('"result":"allow"'))
-              return reject(new Error(`${target.name}, ${hook}: ${text.slice(0, 300)}`))
-            text = ''
-            latencies.push(performance.now() - sentMs)
-            send()
-          })
-          send()
-        }),
-    ),
-  )
-  const tookSeconds = (performance.now() - startedMs) / 1_000
-  const cpu = ((await target.cpu()) - cpuBefore) / latencies.length
-  for (const socket of sockets) socket.destroy()
-  latencies.sort((a, b) => a - b)
-  const at = (share: number) => latencies[Math.floor(latencies.length * share)] ?? Number.NaN
-  return { perSecond: latencies.length / tookSeconds, p50Ms: at(0.5), p99Ms: at(0.99), cpu }
 }
 
 async function measure(): Promise<void> {
@@ -179,41 +105,29 @@ async function measure(): Promise<void> {
   const rows: Record<string, number | string>[] = []
   const result: Record<string, number> = {}
   for (const hook of ['authn', 'authz'] as const) {
+    const ask = (target: Target, connections: number) =>
+      loadFully(target, target.requests[hook], { connections, seconds })
     // Every certificate once, and the compiler warm.
-    await load(authorizer, hook, 8, 2)
-    await load(bare, hook, 8, 2)
+    for (let round = 0; round < rounds; round++) {
+      await ask(authorizer, 8)
+      await ask(bare, 8)
+    }
     const ratios: number[] = []
     for (const connections of CONNECTIONS) {
       const ours: Measured[] = []
       const theirs: Measured[] = []
       for (let round = 0; round < rounds; round++) {
-        ours.push(await load(authorizer, hook, connections, seconds))
-        theirs.push(await load(bare, hook, connections, seconds))
+        ours.push(await ask(authorizer, connections))
+        theirs.push(await ask(bare, connections))
       }
-      const [mine, constant] = [middle(ours), middle(theirs)]
       const ratio = median(ours.map((each, i) => each.perSecond / (theirs[i]?.perSecond ?? Number.NaN)))
       ratios.push(ratio)
-      rows.push({
-        hook,
-        connections,
-        'per s': Math.round(mine.perSecond),
-        'bare per s': Math.round(constant.perSecond),
-        ratio: round2(ratio),
-        'p50 ms': round2(mine.p50Ms),
-        'p99 ms': round2(mine.p99Ms),
-        'bare p99 ms': round2(constant.p99Ms),
-        'cpu µs': Math.round(mine.cpu),
-        'bare cpu µs': Math.round(constant.cpu),
-      })
+      rows.push({ ...row(hook, String(connections), middle(ours), middle(theirs)), ratio: round2(ratio) })
     }
-    const paced = await load(authorizer, hook, 32, seconds * rounds, PACE)
-    rows.push({
-      hook,
-      connections: `32, at ${PACE}/s`,
-      'per s': Math.round(paced.perSecond),
-      'p50 ms': round2(paced.p50Ms),
-      'p99 ms': round2(paced.p99Ms),
-    })
+    const atPace = (target: Target) =>
+      loadAtPace(target, target.requests[hook], { connections: 32, seconds: seconds * rounds, pace: PACE })
+    const paced = await atPace(authorizer)
+    rows.push(row(hook, `32, at ${PACE}/s`, paced, await atPace(bare)))
     result[`ratio.${hook}`] = round2(median(ratios))
     result[`${hook}.p99Ms`] = round2(paced.p99Ms)
     result[`${hook}.pacedPerSecond`] = Math.round(paced.perSecond)
@@ -310,15 +224,16 @@ async function prepare(): Promise<{ setup: Setup; target: Omit<Target, 'name' | 
       qos: '1',
       retain: 'false',
     })
+  const bodies = { authn: leaves.map(authnBody), authz: leaves.map(authzBody) }
+  const known = leaves.map((leaf, i) => ({ id: `device-${i}`, serial: leaf.serialBytes }))
+  const { admission } = admissionOver(ca.caPem, known)
+  const first = (texts: readonly string[]) => Buffer.from(texts[0] ?? '')
   return {
     setup: {
-      bodies: {
-        authn: leaves.map((leaf, i) => authnBody(leaf, i)),
-        authz: leaves.map((leaf, i) => authzBody(leaf, i)),
-      },
+      bodies,
       server: await ca.leaf('authorizer.service.ares4.internal'),
-      devices: leaves.map((leaf, i) => ({ id: `device-${i}`, serial: leaf.serialBytes.toString('hex') })),
-      answers: { authn: `{"result":"allow","x":"${'x'.repeat(1_300)}"}`, authz: '{"result":"allow"}' },
+      devices: known.map(({ id, serial }) => ({ id, serial: serial.toString('hex') })),
+      answers: { authn: admission.connect(first(bodies.authn)), authz: admission.action(first(bodies.authz)) },
     },
     target: {
       tls: {
@@ -328,8 +243,8 @@ async function prepare(): Promise<{ setup: Setup; target: Omit<Target, 'name' | 
         servername: 'authorizer.service.ares4.internal',
       },
       requests: {
-        authn: leaves.map((leaf, i) => http('authn', authnBody(leaf, i))),
-        authz: leaves.map((leaf, i) => http('authz', authzBody(leaf, i))),
+        authn: bodies.authn.map((body) => http('authn', body)),
+        authz: bodies.authz.map((body) => http('authz', body)),
       },
     },
   }
@@ -339,6 +254,19 @@ const http = (hook: Hook, json: string): Buffer =>
   Buffer.from(
     `POST /mqtt/${hook} HTTP/1.1\r\nhost: authorizer\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(json)}\r\n\r\n${json}`,
   )
+
+const row = (hook: Hook, connections: string, ours: Measured, theirs: Measured): Record<string, number | string> => ({
+  hook,
+  connections,
+  'per s': Math.round(ours.perSecond),
+  'bare per s': Math.round(theirs.perSecond),
+  'p50 ms': round2(ours.p50Ms),
+  'p99 ms': round2(ours.p99Ms),
+  'bare p99 ms': round2(theirs.p99Ms),
+  'cpu µs': Math.round(ours.cpu),
+  'bare cpu µs': Math.round(theirs.cpu),
+  'asking µs': Math.round(ours.generatorCpu),
+})
 
 const round2 = (value: number): number => Math.round(value * 100) / 100
 
@@ -350,6 +278,7 @@ const middle = (all: readonly Measured[]): Measured => ({
   p50Ms: median(all.map((each) => each.p50Ms)),
   p99Ms: median(all.map((each) => each.p99Ms)),
   cpu: median(all.map((each) => each.cpu)),
+  generatorCpu: median(all.map((each) => each.generatorCpu)),
 })
 
 /** One of the processes that are measured: told what to serve, it says its port, and its processor time when asked. */

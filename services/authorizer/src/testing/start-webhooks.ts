@@ -6,6 +6,7 @@ import { DirectoryReplica } from '../replica/directory-replica'
 import { Admission } from '../webhook/admission'
 import { AdmissionMetrics } from '../webhook/admission-metrics'
 import { RefusalLog } from '../webhook/refusal-log'
+import { RepeatedRefusals } from '../webhook/repeated-refusals'
 import { WebhookServer } from '../webhook/webhook-server'
 import { deviceEntry, snapshot } from './test-directory'
 
@@ -25,7 +26,15 @@ export function admissionOver(
   const journal = new AdmissionJournal()
   const metrics = new AdmissionMetrics(createMetrics('authorizer'), replica, journal)
   const rules = { certificates: new CertificateReader(caPem) }
-  const admission = new Admission({ replica, metrics, logger, refusals: new RefusalLog(logger), journal, rules })
+  const admission = new Admission({
+    replica,
+    metrics,
+    logger,
+    refusals: new RefusalLog(logger),
+    journal,
+    repeated: new RepeatedRefusals(),
+    rules,
+  })
   return { admission, journal, metrics, logger }
 }
 
