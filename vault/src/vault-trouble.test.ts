@@ -21,6 +21,7 @@ import {
   type VaultClient,
   VaultError,
 } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { agentCredentialsFromBootstrap, VaultAgent } from './index'
 import { FaultProxy } from './testing/fault-proxy'
 import { startTestVault, type TestVault } from './testing/test-vault'
@@ -99,7 +100,7 @@ describe('Vault in trouble', () => {
     const identity = await service.create()
     const leaf = identity.current()
     await vault.seal()
-    await until('sealed', () => isState(service, 'sealed'))
+    await until(() => isState(service, 'sealed'), 'sealed')
     expect(await service.health.report()).toMatchObject({
       ok: true,
       degraded: true,
@@ -110,7 +111,7 @@ describe('Vault in trouble', () => {
     })
     expect(service.log()).toContain('Vault is in trouble')
     await vault.unseal()
-    await until('well', async () => !(await service.health.report()).degraded)
+    await until(async () => !(await service.health.report()).degraded, 'well')
     expect(await isState(service, 'active')).toBe(true)
     expect(identity.current()).toBe(leaf)
     await identity.renew()
@@ -121,7 +122,7 @@ describe('Vault in trouble', () => {
     const service = prepare({ vaultAddress: proxy.address })
     const identity = await service.create()
     proxy.close()
-    await until('unreachable', () => isState(service, 'unreachable'))
+    await until(() => isState(service, 'unreachable'), 'unreachable')
     expect(await service.check('vault')).toMatchObject({
       ok: true,
       degraded: true,
@@ -131,7 +132,7 @@ describe('Vault in trouble', () => {
     await expect(identity.renew()).rejects.toMatchObject({ code: 'unreachable' })
     expect(await service.count('ares_vault_errors_total{', 'code="unreachable"')).toBeGreaterThan(0)
     proxy.open()
-    await until('well', async () => !(await service.health.report()).degraded)
+    await until(async () => !(await service.health.report()).degraded, 'well')
   })
 
   it('slow: it is named while answers take more than a second, and works all the same', async () => {
@@ -140,12 +141,12 @@ describe('Vault in trouble', () => {
     const identity = await service.create()
     const first = identity.current()
     proxy.delayMs = 1_300
-    await until('slow', () => isState(service, 'slow'))
+    await until(() => isState(service, 'slow'), 'slow')
     expect((await service.check('vault'))?.detail).toMatch(/^slow: it took \d+ ms/)
     await identity.renew()
     expect(identity.current().serial).not.toBe(first.serial)
     proxy.delayMs = 0
-    await until('well', async () => !(await service.health.report()).degraded)
+    await until(async () => !(await service.health.report()).degraded, 'well')
   })
 
   it('stopped in its tracks (SIGSTOP): calls end at their limit, and it goes on when Vault does', async () => {
@@ -153,12 +154,12 @@ describe('Vault in trouble', () => {
     const identity = await service.create()
     process.kill(vault.server.pid, 'SIGSTOP')
     const renewing = identity.renew().catch((error: VaultError) => error)
-    await until('slow', () => isState(service, 'slow'))
+    await until(() => isState(service, 'slow'), 'slow')
     expect((await service.check('vault'))?.detail).toContain('no whole answer in')
     expect(await renewing).toMatchObject({ code: 'timeout' })
     expect((await service.health.report()).ok).toBe(true)
     process.kill(vault.server.pid, 'SIGCONT')
-    await until('renewed', async () => (await service.check('certificate'))?.degraded === undefined)
+    await until(async () => (await service.check('certificate'))?.degraded === undefined, 'renewed')
     expect((await service.health.report()).degraded).toBe(false)
   })
 
@@ -170,12 +171,12 @@ describe('Vault in trouble', () => {
       expect((await service.health.report()).ok).toBe(true)
       await sleep(100)
     }
-    await until('ended', async () => !(await service.health.report()).ok)
+    await until(async () => !(await service.health.report()).ok, 'ended')
     expect((await service.check('certificate'))?.detail).toMatch(/ended at .*sealed/)
     expect((await service.check('vault'))?.detail).toMatch(/^sealed: /)
     await vault.unseal()
     const backAt = Date.now()
-    await until('ready', async () => (await service.health.report()).ok)
+    await until(async () => (await service.health.report()).ok, 'ready')
     expect(Date.now() - backAt).toBeLessThan(5_000)
   })
 })
@@ -196,8 +197,8 @@ describe('a token', () => {
       expect(await service.check('vault-token')).toMatchObject({ ok: true, degraded: true })
       expect(await service.count('ares_vault_token_held')).toBe(0)
       await vault.unseal()
-      await until('a new token', () => identity.vault.token !== undefined && identity.vault.token !== token)
-      await until('well', async () => !(await service.health.report()).degraded)
+      await until(() => identity.vault.token !== undefined && identity.vault.token !== token, 'a new token')
+      await until(async () => !(await service.health.report()).degraded, 'well')
       expect(await service.count('ares_vault_logins_total{', 'result="ok"')).toBe(2)
       expect(await service.count('ares_vault_token_held')).toBe(1)
       await identity.renew()
@@ -218,11 +219,11 @@ describe('a token', () => {
     answer = { next: async () => used }
     await identity.vault.revokeSelf()
     await expect(identity.renew()).rejects.toMatchObject({ code: 'token_gone' })
-    await until('refused', async () => (await service.count('ares_vault_login_refusals_total{', 'rejected')) > 0)
+    await until(async () => (await service.count('ares_vault_login_refusals_total{', 'rejected')) > 0, 'refused')
     expect(await service.health.report()).toMatchObject({ ok: true, degraded: true })
     expect((await service.check('vault-token'))?.detail).toContain('invalid role or secret ID')
     answer = real
-    await until('well', async () => (await service.check('vault-token'))?.degraded === undefined)
+    await until(async () => (await service.check('vault-token'))?.degraded === undefined, 'well')
     await identity.renew()
   }, 60_000)
 
@@ -236,7 +237,7 @@ describe('a token', () => {
         const credential = await real.next()
         if (asked === 1) {
           proxy.swallow = true
-          void until('the login carried out', () => isUsedUp(credential.secretId), 50_000).then(() => {
+          void until(() => isUsedUp(credential.secretId), 'the login carried out', 50_000).then(() => {
             proxy.swallow = false
           })
         }
@@ -259,7 +260,7 @@ describe('a clock that is ten minutes', () => {
     const service = prepare({ now: () => Date.now() + offMs })
     const identity = await service.create()
     await identity.renew()
-    await until('the skew', async () => (await service.check('vault'))?.degraded === true)
+    await until(async () => (await service.check('vault'))?.degraded === true, 'the skew')
     expect((await service.check('vault'))?.detail).toMatch(
       offMs > 0 ? /clock_skew: .* 6\d\d|5\d\d s ahead of/ : /clock_skew: .* s behind/,
     )
@@ -379,13 +380,13 @@ describe('a wrapped credential', () => {
     const service = prepare({ credentials: source() })
     await service.create()
     const lies = () => readFile(path.join(directory, 'wrapped-secret-id'), 'utf8')
-    await until('a fresh one', async () => client.wrappingLookup(await lies()).then(Boolean, () => false))
+    await until(async () => client.wrappingLookup(await lies()).then(Boolean, () => false), 'a fresh one')
     expect(await service.count('ares_vault_credential_alarms_total')).toBe(0)
     // Whoever steals goes on: the first one may be replaced before the service has seen it at all.
-    await until('the alarm', async () => {
+    await until(async () => {
       await client.unwrap(await lies()).catch(() => undefined)
       return (await service.count('ares_vault_credential_alarms_total')) > 0
-    })
+    }, 'the alarm')
     expect(service.log()).toContain('ALARM')
     expect(await service.check('vault-credential')).toMatchObject({
       ok: true,
@@ -435,7 +436,7 @@ async function opensslHandshake(leaf: Leaf, offSeconds: number): Promise<{ clien
     server.stdout.on('data', (data) => {
       said += data
     })
-    await until('ACCEPT', () => /ACCEPT 127\.0\.0\.1:\d+/.test(said))
+    await until(() => /ACCEPT 127\.0\.0\.1:\d+/.test(said), 'ACCEPT')
     const [, address] = /ACCEPT (\S+)/.exec(said) ?? []
     // In TLS 1.3 the client is done before the server has judged it; in 1.2 it hears the verdict.
     const client = spawn('openssl', [
@@ -448,13 +449,5 @@ async function opensslHandshake(leaf: Leaf, offSeconds: number): Promise<{ clien
   } finally {
     server.kill('SIGKILL')
     await rm(folder, { recursive: true })
-  }
-}
-
-async function until(what: string, holds: () => boolean | Promise<boolean>, limitMs = 20_000): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`it did not come to "${what}"`)
-    await sleep(30)
   }
 }

@@ -1,8 +1,8 @@
 import { mkdtempSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { newKeyAndCsr } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import {
   type ApiClient,
   type DeviceIdentity,
@@ -280,12 +280,4 @@ async function connects(clientId: string, { keyPem, certificatePem, caPem }: Dev
   })
   await client.endAsync(true)
   return result
-}
-
-async function until(condition: () => boolean | Promise<boolean>, limitMs = 30_000): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`not within ${limitMs} ms: ${condition}`)
-    await sleep(50)
-  }
 }

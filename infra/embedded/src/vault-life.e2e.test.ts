@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect } from 'node:tls'
 import { createVaultClient, splitPem } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { DEMO_FLEET, enroll, provisionFleet, SimulatedDevice } from '@ares/simulator'
 import { ca } from './command-ca'
 import { type Stack, startStack } from './stack'
@@ -33,8 +34,8 @@ it('a Vault that is killed comes back unsealed, and services that start then get
   const before = stack.pidOf('vault')
   stack.kill('vault', 'SIGKILL')
   const vault = createVaultClient(stack.vault)
-  await until('a new process', () => stack.pidOf('vault') !== undefined && stack.pidOf('vault') !== before)
-  await until('an open Vault', async () => (await vault.health().catch(() => undefined))?.state === 'active')
+  await until(() => stack.pidOf('vault') !== undefined && stack.pidOf('vault') !== before, 'a new process')
+  await until(async () => (await vault.health().catch(() => undefined))?.state === 'active', 'an open Vault')
   vault.close()
   // They are started by the parent, whose agent has lived through it.
   for (const name of ['listener', 'authorizer'] as const) stack.kill(name, 'SIGKILL')
@@ -54,21 +55,22 @@ it('its intermediate is replaced by "npm run ca" while everything runs, and a de
   expect(await run('add')).toBe(0)
   expect(splitPem(readFileSync(stack.caFile, 'utf8'))).toHaveLength(3)
   for (const name of ['api', 'listener', 'authorizer'] as const) {
-    await until(`${name} takes the bundle up`, async () =>
-      /bundle_changes_total\{result="taken"[^}]*\} 1/.test(await metrics(name)),
+    await until(
+      async () => /bundle_changes_total\{result="taken"[^}]*\} 1/.test(await metrics(name)),
+      `${name} takes the bundle up`,
     )
   }
   expect(await run('switch', '--settle', '0')).toBe(0)
   // Faster than the agent's minute: nothing here depends on when exactly it looks.
-  await until('the broker moves over', async () => (await issuerOfBroker()) === 'Ares Intermediate CA 2', 90_000)
+  await until(async () => (await issuerOfBroker()) === 'Ares Intermediate CA 2', 'the broker moves over', 90_000)
   expect(await run('retire')).toBe(3)
   for (const name of ['api', 'listener', 'authorizer'] as const) await stack.waitUntilReady(name)
 
   // By itself, when half of the minute is over.
   const stats = () => running.stats()
-  await until('a renewed certificate', () => stats().renewed > 0, 60_000)
+  await until(() => stats().renewed > 0, 'a renewed certificate', 60_000)
   clearInterval(reporting)
-  await until('every receipt', () => stats().waiting === 0)
+  await until(() => stats().waiting === 0, 'every receipt')
   const { made } = stats()
   expect(stats()).toMatchObject({ committed: made, refused: 0, dropped: 0 })
 }, 240_000)
@@ -95,13 +97,5 @@ async function issuerOfBroker(): Promise<string> {
     return (socket.getPeerX509Certificate() as X509Certificate).issuer.replace('CN=', '')
   } finally {
     socket.destroy()
-  }
-}
-
-async function until(what: string, holds: () => boolean | Promise<boolean>, limitMs = 30_000): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`it did not come to "${what}"`)
-    await sleep(100)
   }
 }

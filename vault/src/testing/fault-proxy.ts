@@ -8,7 +8,8 @@ const HELLO = 1
 export class FaultProxy {
   /** Added to every piece of an answer. */
   delayMs = 0
-  /** Requests get through, answers do not; a handshake does, or there would be no request. */
+  /** What is asked from now on gets through, and its connection never hears an answer, also when this is false again: the
+   *  rest of a TLS record is no answer. A handshake is answered, or there would be no request. */
   swallow = false
   private readonly sockets = new Set<net.Socket>()
   private isOpen = true
@@ -58,12 +59,14 @@ export class FaultProxy {
     upstream.on('error', () => undefined)
     this.sockets.add(socket)
     let spoken = 0
+    let isDeaf = false
     socket.on('data', (data) => {
       spoken += 1
+      isDeaf ||= this.swallow && spoken > HELLO
       upstream.write(data)
     })
     upstream.on('data', (data) => {
-      if (this.swallow && spoken > HELLO) return
+      if (isDeaf) return
       if (this.delayMs === 0) socket.write(data)
       else setTimeout(() => socket.write(data), this.delayMs)
     })

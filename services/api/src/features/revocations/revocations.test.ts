@@ -3,8 +3,8 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { createVaultClient, DomainError, newKeyAndCsr, type VaultClient } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { deviceCommonName } from '@ares/proto'
 import { startTestVault, type TestVault } from '@ares/vault/testing'
 import type { BrokerSessions } from '../../broker/broker-sessions'
@@ -441,12 +441,4 @@ async function revokedInVault(serial = ''): Promise<boolean> {
 async function finished(id: string) {
   await until(async () => (await planOf(id)).finishedAt !== null)
   return planOf(id)
-}
-
-async function until(holds: () => Promise<boolean>, limitMs = 30_000): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`not within ${limitMs} ms: ${holds}`)
-    await sleep(50)
-  }
 }
