@@ -199,6 +199,9 @@ describe.each([
 
 const bytesOf = (body: Body): Buffer => Buffer.from(JSON.stringify(body))
 
+/** Each listener has an id of its own; which one is no matter of rights. */
+const isListenerId = (clientId = ''): boolean => /^ares4-mqtt-listener-[0-9a-f]{8}$/.test(clientId)
+
 /** The same client id, names and certificate as one that is allowed. What is left may say anything. */
 function isOneOfTheConnects(body: Body): boolean {
   const fingerprint = (text: string) =>
@@ -206,7 +209,8 @@ function isOneOfTheConnects(body: Body): boolean {
   return connects.some((good) => {
     const same = good.zone === body.zone && good.cert_common_name === body.cert_common_name
     if (!same || fingerprint(good.cert_pem ?? '') !== fingerprint(body.cert_pem ?? '')) return false
-    if (good.zone !== 'users') return good.clientid === body.clientid
+    if (good.zone === 'services') return isListenerId(body.clientid)
+    if (good.zone === 'devices') return good.clientid === body.clientid
     const ownId = body.clientid === ANN || body.clientid?.startsWith(`${ANN}/`) === true
     return ownId && good.username === body.username && tokenOf(good.password) === tokenOf(body.password)
   })
@@ -232,7 +236,7 @@ function isWithinTheRights({ clientid, username, cert_common_name, topic = '', a
     const own = username === ANN && ownId && id === 'd1'
     return own && branches(['commands'], ['telemetry', 'status', 'receipts', 'responses'])
   }
-  if (clientid === LISTENER) {
+  if (isListenerId(clientid)) {
     if (cert_common_name !== 'listener.service.ares4.internal') return false
     const some = ['telemetry', 'status', 'responses', 'certificate']
     return branches(['receipts', 'errors', 'commands', 'certificate'], some) && (action === 'publish' || id === '+')

@@ -11,9 +11,10 @@ const BROKER = 'broker.ares4.internal'
 /** A connect body is 2 KB; MQTT allows a password of 65,535 bytes, which no access token has. */
 const MOST_BODY_BYTES = 64 * 1_024
 
-/** Requests whose body is not complete yet. EMQX has 32 connections for each of two hooks, one request on each. */
-const MOST_OPEN_REQUESTS = 2_048
-
+/**
+ * EMQX has 32 connections for each of two hooks. As a connection has one body under way and a bounded number of answers
+ * waiting, this bounds the memory too: 512 x (64 KB + 256 KB) = 160 MB, whatever is sent.
+ */
 const MOST_CONNECTIONS = 512
 
 /** A request must be complete in this time. EMQX gives up after 3 s and takes it for "ignore", which is a denial. */
@@ -41,6 +42,8 @@ export interface WebhookServerOptions {
   readonly hooks: Readonly<Record<string, (body: Buffer) => string>>
   /** How long a handshake, and then a request, may take to come in; default 5 s. */
   readonly requestMs?: number
+  /** What comes beyond is closed at once; default 512. */
+  readonly connections?: number
   /** Told of all that came to no answer of a hook, by its cause. */
   readonly onRefused: (cause: string) => void
 }
@@ -53,7 +56,6 @@ export interface WebhookServerOptions {
  */
 export class WebhookServer {
   private readonly brokers = new WeakSet<Socket>()
-  private openRequests = 0
   private endRotation: () => void = () => {}
 
   private constructor(
@@ -74,7 +76,7 @@ export class WebhookServer {
       keepAliveTimeout: IDLE_MS,
       maxHeaderSize: 8_192,
     })
-    server.maxConnections = MOST_CONNECTIONS
+    server.maxConnections = options.connections ?? MOST_CONNECTIONS
     const webhooks = new WebhookServer(server, options)
     server.on('secureConnection', (socket) => webhooks.greet(socket))
     server.on('request', (request, response) => webhooks.take(request, response))
@@ -124,18 +126,10 @@ export class WebhookServer {
     else if (request.method !== 'POST') this.refuse(response, 405, 'wrong_method')
     else if (!isJson(request.headers['content-type'])) this.refuse(response, 415, 'wrong_content_type')
     else if (Number(request.headers['content-length'] ?? 0) > MOST_BODY_BYTES) this.refuse(response, 413, 'too_large')
-    else if (this.openRequests >= MOST_OPEN_REQUESTS) this.denyUnread(response)
     else this.collect(request, response, hook)
   }
 
-  private denyUnread(response: ServerResponse): void {
-    this.options.onRefused('too_many_requests')
-    response.shouldKeepAlive = false
-    answer(response, DENY)
-  }
-
   private collect(request: IncomingMessage, response: ServerResponse, hook: (body: Buffer) => string): void {
-    this.openRequests += 1
     const parts: Buffer[] = []
     let bytes = 0
     request.on('data', (part: Buffer) => {
@@ -147,7 +141,6 @@ export class WebhookServer {
       if (!response.headersSent) answer(response, this.ask(hook, parts.length === 1 ? parts[0] : Buffer.concat(parts)))
     })
     request.on('close', () => {
-      this.openRequests -= 1
       if (!request.complete) this.options.onRefused('broken_off')
     })
   }
