@@ -1,5 +1,5 @@
 import { mkdirSync, mkdtempSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { constants, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { type Stack, type StackOptions, startStack, terminalProgress } from '@ares/embedded'
 import { COMMIT_TIMES } from './committed'
@@ -25,7 +25,10 @@ export interface BenchStackOptions {
   readonly env?: StackOptions['env']
 }
 
-/** A stack of its own in a folder that is removed afterwards, without limits on devices. PostgreSQL keeps fsync on. */
+/**
+ * A stack of its own in a folder that is removed afterwards, without limits on devices. PostgreSQL keeps fsync on. A signal
+ * stops it and ends the process.
+ */
 export async function startBenchStack(options: BenchStackOptions): Promise<Stack> {
   const listener = {
     ...profiling(options.profile),
@@ -34,7 +37,7 @@ export async function startBenchStack(options: BenchStackOptions): Promise<Stack
     ARES_LEAVE_GROUP_ON_STOP: 'true',
     ...options.env?.listener,
   }
-  return startStack({
+  const stack = await startStack({
     stateDir: mkdtempSync(join(tmpdir(), 'ares-bench-')),
     ports: { http: 0, mqtt: 0, wss: 0 },
     listeners: options.listeners,
@@ -50,6 +53,10 @@ export async function startBenchStack(options: BenchStackOptions): Promise<Stack
     progress: terminalProgress(),
     onEvent: (event) => process.stderr.write(`${JSON.stringify(event)}\n`),
   })
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => void stack.stop().then(() => process.exit(128 + constants.signals[signal])))
+  }
+  return stack
 }
 
 const PROFILER = join(__dirname, '../src/profile-on-signal.cjs')

@@ -47,7 +47,6 @@ async function main(): Promise<void> {
   const options = readOptions(process.argv.slice(2))
   if (!options) return print(HELP)
   const stack = await startBenchStack({ emqx: options.emqx })
-  process.once('SIGINT', () => void stack.stop().then(() => process.exit(130)))
   try {
     const figures = await measure(stack, options)
     if (options.json) writeFileSync(options.json, `${JSON.stringify(figures, null, 2)}\n`)

@@ -12,7 +12,6 @@ async function main(): Promise<void> {
   const options = readIngestOptions(process.argv.slice(2))
   if (!options) return print(INGEST_HELP)
   const stack = await startBenchStack(options)
-  process.once('SIGINT', () => void stack.stop().then(() => process.exit(130)))
   try {
     const results = await measure(stack, options)
     const [summary] = [...results].sort((a, b) => b.metrics - a.metrics)

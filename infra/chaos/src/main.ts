@@ -56,7 +56,9 @@ async function main(): Promise<void> {
   })
   const results: CaseResult[] = []
   const stopped = new Promise<never>((_, reject) => {
-    process.once('SIGINT', () => reject(new Error('stopped by a signal')))
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.once(signal, () => reject(new Error(`stopped by ${signal}`)))
+    }
   })
   stopped.catch(() => undefined)
   try {

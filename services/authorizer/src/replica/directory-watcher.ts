@@ -154,10 +154,12 @@ export class DirectoryWatcher {
     if (this.stopped) return
     const waitMs = Math.round(this.backoff.next())
     this.options.onEnd?.(why)
-    this.options.logger.warn('the directory stream is gone; answering from what is known', {
+    const { replica, logger } = this.options
+    const consequence = replica.knowledge() ? 'answering from what is known' : 'nothing is known yet, nobody gets in'
+    logger.warn(`the directory stream is gone; ${consequence}`, {
       why,
       detail,
-      version: String(this.options.replica.position.version),
+      version: String(replica.position.version),
       waitMs,
     })
     this.waiting = setTimeout(() => this.open(), waitMs)
