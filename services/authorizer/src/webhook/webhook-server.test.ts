@@ -387,6 +387,14 @@ describe('time', () => {
     await hasty.stop(100)
   })
 
+  it('counts a request whose client goes away in the middle', async () => {
+    const socket = await open(broker)
+    socket.write(http('/mqtt/authz', JSON.stringify(actionBody())).slice(0, -5))
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    socket.destroy()
+    await until(() => refused.includes('broken_off'))
+  })
+
   it('cuts a handshake that does not come to its end, counts it once, and answers nothing in its place', async () => {
     const causes: string[] = []
     const hasty = await WebhookServer.start({

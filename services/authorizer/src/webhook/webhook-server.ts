@@ -140,9 +140,7 @@ export class WebhookServer {
     request.on('end', () => {
       if (!response.headersSent) answer(response, this.ask(hook, parts.length === 1 ? parts[0] : Buffer.concat(parts)))
     })
-    request.on('close', () => {
-      if (!request.complete) this.options.onRefused('broken_off')
-    })
+    request.on('error', () => this.options.onRefused('broken_off'))
   }
 
   private ask(hook: (body: Buffer) => string, body: Buffer = Buffer.alloc(0)): string {
