@@ -358,7 +358,7 @@ class Reader {
     let component = ''
     let timestamp: number | undefined
     const metrics: Record<string, PlainValue> = {}
-    const samples: PlainSample[] = []
+    let samples: PlainSample[] | undefined
     while (this.at < end) {
       switch (this.bytes[this.at++]) {
         case TAG.report.sequence:
@@ -374,13 +374,14 @@ class Reader {
           this.entry(this.end(end), metrics)
           break
         case TAG.report.samples:
+          samples ??= []
           samples.push(this.sample(this.end(end)))
           break
         default:
           throw UNUSUAL
       }
     }
-    return { sequence, component, timestamp, metrics, samples }
+    return { sequence, component, timestamp, metrics, samples: samples ?? NO_SAMPLES }
   }
 
   private sample(end: number): PlainSample {
@@ -480,6 +481,7 @@ class Reader {
 }
 
 const NOTHING = Buffer.alloc(0)
+const NO_SAMPLES: readonly PlainSample[] = []
 
 /** The last instant that a Date can hold. */
 const LAST_MS = 8.64e15

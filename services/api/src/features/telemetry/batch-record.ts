@@ -43,8 +43,9 @@ export function recordOf(
       ofHour.set(deviceId, entry)
     }
     entry.received += 1
-    entry[fates[position] ?? 'duplicate'] += 1
-    if (sequence !== undefined && sequence <= Number.MAX_SAFE_INTEGER) entry.sequences.push(Number(sequence))
+    count(entry, fates[position])
+    const number = Number(sequence)
+    if (Number.isSafeInteger(number)) entry.sequences.push(number)
   })
   const hours = [...byHour.values()].flatMap((ofHour) => [...ofHour.values()])
   const counts = hours.map((entry) => [
@@ -63,6 +64,13 @@ export function recordOf(
     sequences: sequences.length > 0 ? JSON.stringify(sequences) : null,
     dirty: dirtyOf(rows),
   }
+}
+
+/** Not by the name of the fate: that takes several times as long, and there are ten thousand a second. */
+function count(entry: DeviceHour, fate: Fate | undefined): void {
+  if (fate === 'committed') entry.committed += 1
+  else if (fate === 'dead_lettered') entry.dead_lettered += 1
+  else entry.duplicate += 1
 }
 
 export type ReplayFate = Exclude<Fate, 'dead_lettered'>
