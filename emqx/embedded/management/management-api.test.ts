@@ -74,7 +74,7 @@ describe('the management API', () => {
       const closed = new Promise<number>((resolve) => client.once('close', () => resolve(performance.now())))
       const started = performance.now()
       await broker.manage('DELETE', `/clients/k${i}`)
-      expect((await closed) - started).toBeLessThan(1000)
+      expect((await closed) - started).toBeLessThan(3_000)
     }
   })
 })

@@ -72,12 +72,12 @@ const SQL_OUTSIDE_OF_STORES = [
   'features/governor/governor.memory.ts',
   // A connection of its own, which holds a lock as long as it lasts.
   'features/governor/leadership.ts',
+  'features/rollups/rollups.query.ts',
+  'features/rollups/rollups.ts',
   'features/telemetry/count-folding.ts',
   'features/telemetry/last-seen.ts',
   'features/telemetry/over-budget.ts',
   'features/telemetry/partitions.ts',
-  'features/telemetry/rollups.query.ts',
-  'features/telemetry/rollups.ts',
   // It hands on the connection of another store's transaction.
   'features/telemetry/telemetry.replay.ts',
   'features/telemetry/telemetry.upkeep.ts',

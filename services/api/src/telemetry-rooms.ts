@@ -14,6 +14,12 @@ import { Governor } from './features/governor/governor'
 import { GovernorMemory } from './features/governor/governor.memory'
 import { Leadership } from './features/governor/leadership'
 import { LoadBoard } from './features/governor/load-board'
+import { reconciliationRoutes } from './features/reconciliation/reconciliation.routes'
+import { ReconciliationService } from './features/reconciliation/reconciliation.service'
+import { ReconciliationStore } from './features/reconciliation/reconciliation.store'
+import { Rollups } from './features/rollups/rollups'
+import { RollupQueries } from './features/rollups/rollups.query'
+import { rollupRoutes } from './features/rollups/rollups.routes'
 import { CountFolding } from './features/telemetry/count-folding'
 import { DeviceBudget } from './features/telemetry/device-budget'
 import { HardwareCache } from './features/telemetry/hardware.cache'
@@ -25,11 +31,6 @@ import { LastSeen } from './features/telemetry/last-seen'
 import { OverBudgetList } from './features/telemetry/over-budget'
 import { Partitions } from './features/telemetry/partitions'
 import { QueryStore } from './features/telemetry/query.store'
-import { reconciliationRoutes } from './features/telemetry/reconciliation.routes'
-import { ReconciliationService } from './features/telemetry/reconciliation.service'
-import { ReconciliationStore } from './features/telemetry/reconciliation.store'
-import { Rollups } from './features/telemetry/rollups'
-import { RollupQueries } from './features/telemetry/rollups.query'
 import { IngestService } from './features/telemetry/telemetry.ingest'
 import { TelemetryQueryService } from './features/telemetry/telemetry.query'
 import { TelemetryReplay } from './features/telemetry/telemetry.replay'
@@ -39,7 +40,7 @@ import { TelemetryUpkeep } from './features/telemetry/telemetry.upkeep'
 import type { Rooms } from './rooms'
 
 /**
- * The rooms of what devices report: ingestion, queries, dead letters, reconciliation.
+ * The rooms of what devices report: ingestion, queries, roll-ups, dead letters, reconciliation.
  * Started after the notifications of the database.
  * @param broker absent: nobody governs the rate of the devices
  */
@@ -84,7 +85,8 @@ export function telemetryRooms(context: ApiContext, broker?: Pick<EmqxManagement
       : undefined
   return {
     routes: [
-      ...telemetryRoutes(new TelemetryQueryService(new QueryStore(pool)), new RollupQueries(pool)),
+      ...telemetryRoutes(new TelemetryQueryService(new QueryStore(pool))),
+      ...rollupRoutes(new RollupQueries(pool)),
       ...reconciliationRoutes(new ReconciliationService(new ReconciliationStore(pool)), overBudget),
       ...deadLetterRoutes(letters),
     ],

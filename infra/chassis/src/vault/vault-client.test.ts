@@ -182,7 +182,7 @@ describe('a call', () => {
     const startedAt = Date.now()
     expect((await failure(client.read('a', { timeoutMs: 300 }))).code).toBe('timeout')
     clearInterval(drip)
-    expect(Date.now() - startedAt).toBeLessThan(1_500)
+    expect(Date.now() - startedAt).toBeLessThan(5_000)
   })
 
   it('ends with the signal of the call or of the client', async () => {

@@ -8,8 +8,8 @@ import { migrate } from '../../migrate'
 import { attachComponent, createTestDevice } from '../../testing/fleet'
 import { testIngestion } from '../../testing/ingestion'
 import { batchOf, reportOf } from '../../testing/reports'
+import { Rollups } from '../rollups/rollups'
 import { QueryStore } from './query.store'
-import { Rollups } from './rollups'
 
 /**
  * What the store costs beside the rows themselves: the record of a batch, folding, roll-ups; and how long it takes to

@@ -1,9 +1,9 @@
 import { DomainError } from '@ares/chassis'
 import { z } from 'zod'
 import { decodeCursor, pageFrom } from '../../http/shapes'
+import { MAX_WINDOW_DAYS } from '../telemetry/telemetry.schema'
 import { MAX_GAPS, type Reconciliation, type ReconciliationQuery } from './reconciliation.schema'
 import type { Counts, DeviceScope, HourWindow, ReconciliationStore } from './reconciliation.store'
-import { MAX_WINDOW_DAYS } from './telemetry.schema'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS

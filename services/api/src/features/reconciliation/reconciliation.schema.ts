@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { givenInstant, id, instant, pageQuery } from '../../http/shapes'
-import { MAX_WINDOW_DAYS } from './telemetry.schema'
+import { MAX_WINDOW_DAYS } from '../telemetry/telemetry.schema'
 
 /** Shapes of the reconciliation: what came in, and what became of it. */
 

@@ -1,10 +1,10 @@
 import { addMember, furnish, startTestApi, type TestApi } from '../../testing/api'
 import { testIngestion } from '../../testing/ingestion'
 import { batchOf, garbageOf, reportOf } from '../../testing/reports'
-import { rangesOf } from './batch-record'
-import { DeviceBudget } from './device-budget'
-import { OverBudgetList } from './over-budget'
-import { IngestService } from './telemetry.ingest'
+import { rangesOf } from '../telemetry/batch-record'
+import { DeviceBudget } from '../telemetry/device-budget'
+import { OverBudgetList } from '../telemetry/over-budget'
+import { IngestService } from '../telemetry/telemetry.ingest'
 
 const HOUR_MS = 3_600_000
 

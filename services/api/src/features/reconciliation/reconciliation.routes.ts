@@ -1,5 +1,5 @@
 import { defineRoute, type Route, scoped } from '../../http/route'
-import type { OverBudgetList } from './over-budget'
+import type { OverBudgetList } from '../telemetry/over-budget'
 import {
   overBudgetDevices,
   reconciliation,

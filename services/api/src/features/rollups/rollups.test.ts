@@ -1,9 +1,9 @@
 import { furnish, startTestApi, type TestApi } from '../../testing/api'
 import { testIngestion } from '../../testing/ingestion'
 import { batchOf, reportOf } from '../../testing/reports'
-import { Partitions } from './partitions'
+import { Partitions } from '../telemetry/partitions'
+import { TelemetryUpkeep } from '../telemetry/telemetry.upkeep'
 import { Rollups } from './rollups'
-import { TelemetryUpkeep } from './telemetry.upkeep'
 
 const MINUTE_MS = 60_000
 const HOUR_MS = 60 * MINUTE_MS
