@@ -1,5 +1,5 @@
+import { until } from '@ares/chassis/testing'
 import { type Batch, Batcher, type BatchLimits, type Settleable } from './batcher'
-import { waitFor } from './testing/wait-for'
 
 const LIMITS: BatchLimits = {
   maxItems: 3,
@@ -60,7 +60,7 @@ class Bench {
 it('sends a batch when it has enough items', async () => {
   const bench = new Bench({ maxAgeMs: 10_000 })
   bench.add('a', 'b', 'c', 'd')
-  await waitFor(() => bench.settled.length === 3, 'three are settled')
+  await until(() => bench.settled.length === 3, 'three are settled')
   expect(bench.sent.map((batch) => batch.names)).toEqual([['a', 'b', 'c']])
   bench.batcher.stop()
 })
@@ -76,7 +76,7 @@ it('sends a batch when its first item has waited long enough', async () => {
   const bench = new Bench()
   bench.add('a')
   expect(bench.sent).toHaveLength(0)
-  await waitFor(() => bench.settled.length === 1, 'it is settled')
+  await until(() => bench.settled.length === 1, 'it is settled')
 })
 
 it('settles nothing before the commit', async () => {
@@ -87,10 +87,10 @@ it('settles nothing before the commit', async () => {
       commit = resolve
     })
   bench.add('a', 'b', 'c')
-  await waitFor(() => bench.sent.length === 1, 'the batch is sent')
+  await until(() => bench.sent.length === 1, 'the batch is sent')
   expect(bench.settled).toEqual([])
   commit()
-  await waitFor(() => bench.settled.length === 3, 'all are settled')
+  await until(() => bench.settled.length === 3, 'all are settled')
 })
 
 it('has at most so many batches on their way, and fills the next one meanwhile', async () => {
@@ -102,7 +102,7 @@ it('has at most so many batches on their way, and fills the next one meanwhile',
   expect(bench.sent).toHaveLength(2)
   expect(bench.batcher.pending).toEqual({ open: 2, batchesInFlight: 2 })
   commits[1]?.()
-  await waitFor(() => bench.sent.length === 3, 'the next one is sent')
+  await until(() => bench.sent.length === 3, 'the next one is sent')
   for (const commit of commits) commit()
   await bench.batcher.drain()
   expect(bench.mostRunning).toBe(2)
@@ -195,7 +195,7 @@ it('settles nothing after it was stopped', async () => {
     throw new Error('away')
   }
   bench.add('a', 'b', 'c')
-  await waitFor(() => bench.retried.length > 0, 'it is tried again')
+  await until(() => bench.retried.length > 0, 'it is tried again')
   bench.batcher.stop()
   bench.commit = async () => undefined
   await new Promise((resolve) => setTimeout(resolve, 60))

@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import * as tls from 'node:tls'
 import { createLogger, createMetrics, Health, newKeyAndCsr, ServiceIdentity, serialOf, splitPem } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { type EmbeddedBroker, startEmbeddedBroker } from '@ares/emqx'
 import { listenerClientId, type ServiceName, topics } from '@ares/proto'
 import { agentCredentialsFromBootstrap, CertsVolume, VaultAgent } from '@ares/vault'
@@ -16,7 +17,6 @@ import { connectApi } from './context'
 import { ListenerService } from './service'
 import { report } from './testing/listener-bench'
 import { commitAll, quietLogger, TestApi } from './testing/test-api'
-import { waitFor } from './testing/wait-for'
 
 /**
  * Certificates that end after seconds, from a real OpenBao: of the listener (client of the broker and of api), of api's
@@ -60,7 +60,7 @@ beforeAll(async () => {
   apiPort = await api.start()
   listener = startListener(health)
   await listener.start()
-  await waitFor(async () => (await health.report()).checks.mqtt?.ok === true, 'the listener is subscribed')
+  await until(async () => (await health.report()).checks.mqtt?.ok === true, 'the listener is subscribed')
   const { certPem, keyPem } = await signed('device', 'd1.device.ares4.internal')
   deviceTls = { ca: caPem, cert: certPem, key: keyPem }
 }, 120_000)
@@ -92,14 +92,14 @@ it('messages flow through four renewals of each side: none is lost, and the brok
       () => undefined,
     )
   }, 500)
-  await waitFor(() => hooks.serialsOf(CLIENT_ID).length >= 5 && apiSerials.size >= 4, 'four renewals', 60_000)
+  await until(() => hooks.serialsOf(CLIENT_ID).length >= 5 && apiSerials.size >= 4, 'four renewals', 60_000)
   clearInterval(flow)
   clearInterval(look)
-  await waitFor(() => new Set(committed()).size === sent, 'all are committed')
+  await until(() => new Set(committed()).size === sent, 'all are committed')
   expect(failed).toBe(0)
   expect(hooks.serialsOf(CLIENT_ID).at(-1)).toBe(identities.listener.current().serial)
   expect(new Set(hooks.serialsOf(CLIENT_ID)).size).toBe(hooks.serialsOf(CLIENT_ID).length)
-  await waitFor(
+  await until(
     async () => (await shownSerial(apiPort, 'api.service.ares4.internal')) === identities.api.current().serial,
     'api shows its newest',
   )
@@ -122,7 +122,7 @@ it('what is held at the renewal is committed and acknowledged on the old connect
   await Promise.all(
     Array.from({ length: 50 }, (_, n) => device.publishAsync(topics.telemetry('d1'), report(n), { qos: 1 })),
   )
-  await waitFor(() => api.calls.length > begun, 'they came to api')
+  await until(() => api.calls.length > begun, 'they came to api')
   const connections = hooks.serialsOf(CLIENT_ID).length
   await identities.listener.renew()
   // The listener waits for the commit: it does not leave with acknowledgements in its hand.
@@ -130,13 +130,13 @@ it('what is held at the renewal is committed and acknowledged on the old connect
   expect(hooks.serialsOf(CLIENT_ID)).toHaveLength(connections)
   release()
   api.answer = commitAll
-  await waitFor(
+  await until(
     () => hooks.serialsOf(CLIENT_ID).at(-1) === identities.listener.current().serial,
     'the broker saw the new one',
   )
-  await waitFor(async () => (await health.report()).checks.mqtt?.ok === true, 'the listener is up')
+  await until(async () => (await health.report()).checks.mqtt?.ok === true, 'the listener is up')
   await device.publishAsync(topics.telemetry('d1'), report(50), { qos: 1 })
-  await waitFor(() => committed().includes(50), 'the next message is committed')
+  await until(() => committed().includes(50), 'the next message is committed')
   expect(committed().sort((a, b) => a - b)).toEqual(Array.from({ length: 51 }, (_, n) => n))
 }, 60_000)
 
@@ -152,17 +152,17 @@ it("the broker's certificate is renewed by the agent and taken up without a rest
   await volume.writeBroker({ keyPem: short.keyPem, chainPem: short.certPem })
   const shortSerial = serialOf(splitPem(short.certPem)[0]!)
   const onDisk = async () => serialOf(splitPem((await volume.readBroker())!.chainPem)[0]!)
-  await waitFor(async () => ![before, shortSerial].includes(await onDisk()), 'the agent has made another')
+  await until(async () => ![before, shortSerial].includes(await onDisk()), 'the agent has made another')
   const renewed = await onDisk()
   for (const port of [broker.ports.devices, broker.ports.services, broker.ports.users]) {
-    await waitFor(async () => (await shownSerial(port, 'localhost')) === renewed, 'new handshakes see it')
+    await until(async () => (await shownSerial(port, 'localhost')) === renewed, 'new handshakes see it')
   }
   await device.publishAsync(topics.telemetry('d1'), report(1_000), { qos: 1 })
-  await waitFor(() => committed().includes(1_000), 'the old connection works')
+  await until(() => committed().includes(1_000), 'the old connection works')
   expect(closed).toBe(0)
   // Nobody was turned away meanwhile, and the broker shows its new certificate to the webhook as well.
   await connected()
-  await waitFor(() => hooks.brokerSerials.at(-1) === renewed, 'the webhook saw it')
+  await until(() => hooks.brokerSerials.at(-1) === renewed, 'the webhook saw it')
 }, 60_000)
 
 async function identity(name: ServiceName, ttl: string, ownHealth = new Health()): Promise<ServiceIdentity> {

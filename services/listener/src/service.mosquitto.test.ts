@@ -1,5 +1,5 @@
 import { createGrpcClient, unary } from '@ares/chassis'
-import { TestAuthority } from '@ares/chassis/testing'
+import { TestAuthority, until } from '@ares/chassis/testing'
 import { topics } from '@ares/proto'
 import { CommandDeliveryServiceClient } from '@ares/proto/commands/v1/commands'
 import { Report, Result } from '@ares/proto/telemetry/v1/telemetry'
@@ -8,7 +8,6 @@ import { CountingProxy } from './testing/counting-proxy'
 import { ListenerBench, report } from './testing/listener-bench'
 import { Mosquitto } from './testing/mosquitto'
 import { commitAll, refuseBatchesWith } from './testing/test-api'
-import { waitFor } from './testing/wait-for'
 
 /** MQTT 5, real shared subscriptions, mTLS: against a mosquitto of the system's packages. */
 let ca: TestAuthority
@@ -46,7 +45,7 @@ const publishAll = (client: MqttClient, count: number, from = 0) =>
 it('brings reports to api in one batch, decoded and with their bytes, and acknowledges them', async () => {
   const { context } = await bench.listener(url)
   await publishAll(await device(), 100)
-  await waitFor(() => bench.api.committed.length === 100, 'all are committed')
+  await until(() => bench.api.committed.length === 100, 'all are committed')
   expect(sequences()).toEqual(numbers(100))
   expect(bench.api.calls.length).toBeLessThan(50)
   expect(bench.api.calls[0]).toMatchObject({ listener: 'ares4-mqtt-listener-0000000a' })
@@ -55,7 +54,7 @@ it('brings reports to api in one batch, decoded and with their bytes, and acknow
     topic: '',
     content: { $case: 'report', value: { sequence: 7n } },
   })
-  await waitFor(
+  await until(
     async () => (await context.metrics.metrics()).includes('ares_listener_held_messages{service="listener"} 0'),
     'nothing is held',
   )
@@ -65,12 +64,12 @@ it('acknowledges nothing before the commit: what is not committed comes to the n
   bench.api.answer = () => new Promise(() => undefined)
   const first = await bench.listener(url, { leaveGroup: false })
   await publishAll(await device(), 50)
-  await waitFor(() => bench.api.calls.length > 0, 'they came to api')
+  await until(() => bench.api.calls.length > 0, 'they came to api')
   await Promise.all([bench.services.pop()!.stop(), first])
   expect(bench.api.committed).toHaveLength(0)
   bench.api.answer = commitAll
   await bench.listener(url)
-  await waitFor(() => new Set(sequences()).size === 50, 'all are committed by the next one')
+  await until(() => new Set(sequences()).size === 50, 'all are committed by the next one')
 })
 
 it('loses nothing while api is away, and acknowledges nothing then', async () => {
@@ -79,11 +78,11 @@ it('loses nothing while api is away, and acknowledges nothing then', async () =>
   await bench.api.stop()
   await publishAll(client, 200)
   const state = () => context.health.report().then((health) => health.checks.ingest)
-  await waitFor(async () => (await state())?.ok === false, 'health says that api is away')
+  await until(async () => (await state())?.ok === false, 'health says that api is away')
   expect((await state())?.detail).toContain('api has not committed')
   await bench.api.start(bench.apiPort)
-  await waitFor(() => new Set(sequences()).size === 200, 'all are committed after its return', 15_000)
-  await waitFor(async () => (await state())?.ok === true, 'health is well again')
+  await until(() => new Set(sequences()).size === 200, 'all are committed after its return', 15_000)
+  await until(async () => (await state())?.ok === true, 'health is well again')
 })
 
 it('reconnects through MQTT.js alone after a cut, loses nothing, and connects once a time', async () => {
@@ -100,13 +99,13 @@ it('reconnects through MQTT.js alone after a cut, loses nothing, and connects on
     return commitAll(request)
   }
   await publishAll(client, 20)
-  await waitFor(() => bench.api.calls.length > 0, 'they came to api')
+  await until(() => bench.api.calls.length > 0, 'they came to api')
   proxy.cut()
-  await waitFor(() => proxy.connections === 2, 'it is connected again')
-  await waitFor(isUp, 'it is subscribed')
+  await until(() => proxy.connections === 2, 'it is connected again')
+  await until(isUp, 'it is subscribed')
   await publishAll(client, 20, 20)
   release()
-  await waitFor(() => new Set(sequences()).size === 40, 'all are committed')
+  await until(() => new Set(sequences()).size === 40, 'all are committed')
   expect(proxy.connections).toBe(2)
   await bench.close()
   await proxy.stop()
@@ -123,7 +122,7 @@ it('makes a bad message stand alone and go to the dead letters, and the good one
       client.publishAsync(topics.telemetry('d1'), report(n, n === 37 ? { note: 'poison' } : {}), { qos: 1 }),
     ),
   )
-  await waitFor(() => bench.api.committed.length === 100, 'all are committed')
+  await until(() => bench.api.committed.length === 100, 'all are committed')
   const dead = bench.api.committed.filter((message) => message.content?.$case === 'undecodable')
   expect(dead).toHaveLength(1)
   expect(dead[0]?.content).toMatchObject({ value: { reason: 'rejected_by_store' } })
@@ -143,7 +142,7 @@ it('reads the format from the content type or from the topic, and keeps what it 
   await client.publishAsync(`${topic}/cbor`, pack, { qos: 1 })
   await client.publishAsync(topic, '{"component":', { qos: 1 })
   await client.publishAsync(topic, Buffer.alloc(300_000, 0x20), { qos: 1 })
-  await waitFor(() => bench.api.committed.length === 6, 'all are committed')
+  await until(() => bench.api.committed.length === 6, 'all are committed')
   const seen = bench.api.committed.map(({ content }) =>
     content?.$case === 'undecodable' ? content.value.reason : content?.$case,
   )
@@ -159,7 +158,7 @@ it('takes statuses and responses the same way, and keeps as dead letters what th
   await client.publishAsync(topics.status('d1'), '', { qos: 1, retain: true })
   await client.publishAsync(topics.response('d1', 'c1'), '{"status":"succeeded","result":{"a":1}}', { qos: 1 })
   await client.publishAsync(topics.response('d1', 'c1'), '{"status":"maybe"}', { qos: 1 })
-  await waitFor(() => bench.api.committed.length === 2 && bench.api.responses.length === 1, 'all are committed')
+  await until(() => bench.api.committed.length === 2 && bench.api.responses.length === 1, 'all are committed')
   expect(bench.api.statuses).toMatchObject([{ deviceId: 'd1', online: true }])
   expect(bench.api.responses).toMatchObject([{ deviceId: 'd1', commandId: 'c1', resultJson: '{"a":1}' }])
   expect(bench.api.committed.map((message) => message.topic)).toEqual([
@@ -180,7 +179,7 @@ it('tells devices their receipts and errors after the commit', async () => {
   client.on('message', (topic, payload) => told.push([topic, payload.toString()]))
   await client.subscribeAsync(['ares4/d1/receipts', 'ares4/d1/errors'])
   await publishAll(client, 3)
-  await waitFor(() => told.length >= 2, 'the device is told')
+  await until(() => told.length >= 2, 'the device is told')
   expect(told).toContainEqual([topics.receipts('d1'), '{"sequences":[1,9007199254740991]}'])
   expect(told).toContainEqual([
     topics.errors('d1'),
@@ -193,11 +192,11 @@ it('shares the messages with another listener, and gets all when that one stops'
   await bench.listener(url, {}, '0000000b')
   const client = await device()
   await publishAll(client, 100)
-  await waitFor(() => bench.api.committed.length === 100, 'all are committed')
+  await until(() => bench.api.committed.length === 100, 'all are committed')
   expect(new Set(bench.api.calls.map((call) => call.listener)).size).toBe(2)
   await first.service.stop()
   await publishAll(client, 100, 100)
-  await waitFor(() => new Set(sequences()).size === 200, 'all are committed')
+  await until(() => new Set(sequences()).size === 200, 'all are committed')
   expect(bench.api.committed).toHaveLength(200)
 })
 
@@ -222,14 +221,14 @@ it('moves to a renewed certificate without losing a message', async () => {
   const client = await device()
   let sent = 0
   const flow = setInterval(() => void client.publishAsync(topics.telemetry('d1'), report(sent++), { qos: 1 }), 2)
-  await waitFor(() => bench.api.committed.length > 20, 'messages flow')
+  await until(() => bench.api.committed.length > 20, 'messages flow')
   identity.renew(await ca.leaf('listener.service.ares4.internal'))
-  await waitFor(() => proxy.connections === 2, 'it is connected again')
-  await waitFor(isUp, 'it is subscribed')
+  await until(() => proxy.connections === 2, 'it is connected again')
+  await until(isUp, 'it is subscribed')
   const before = sent
-  await waitFor(() => sent > before + 50, 'messages flow')
+  await until(() => sent > before + 50, 'messages flow')
   clearInterval(flow)
-  await waitFor(() => new Set(sequences()).size === sent, 'all are committed')
+  await until(() => new Set(sequences()).size === sent, 'all are committed')
   expect(proxy.connections).toBe(2)
   await bench.close()
   await proxy.stop()
@@ -254,7 +253,7 @@ it('publishes commands for api, with their expiry, and says whether a session to
   )
   await target.subscribeAsync('ares4/d2/commands/+', { qos: 1 })
   expect(await publish()).toEqual({ taken: true })
-  await waitFor(() => got.length === 1, 'the device has it')
+  await until(() => got.length === 1, 'the device has it')
   expect(got[0]).toEqual([
     topics.command('d2', 'c1'),
     { name: 'reboot', arguments: { delay: 5 }, expiresAt: expiresAt.toISOString() },
@@ -305,7 +304,7 @@ describe('a request for a new certificate', () => {
     await bench.listener(url)
     const client = await device()
     await client.publishAsync(topics.certificateRequest('d1'), 'CSR', { qos: 1 })
-    await waitFor(() => bench.api.committed.length === 1, 'it is committed')
+    await until(() => bench.api.committed.length === 1, 'it is committed')
     expect(bench.api.committed[0]).toMatchObject({ deviceId: 'd1', content: { value: { reason: 'malformed' } } })
   })
 
@@ -315,8 +314,8 @@ describe('a request for a new certificate', () => {
     const client = await device()
     await client.publishAsync(topics.certificateRequest('d1'), '{"csr":"a CSR"}', { qos: 1 })
     await publishAll(client, 10)
-    await waitFor(() => bench.api.committed.length === 10, 'the reports are committed')
+    await until(() => bench.api.committed.length === 10, 'the reports are committed')
     const held = 'ares_listener_held_messages{service="listener"} 0'
-    await waitFor(async () => (await context.metrics.metrics()).includes(held), 'all is acknowledged', 8_000)
+    await until(async () => (await context.metrics.metrics()).includes(held), 'all is acknowledged', 8_000)
   })
 })

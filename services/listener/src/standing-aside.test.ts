@@ -1,14 +1,13 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { TestAuthority } from '@ares/chassis/testing'
+import { TestAuthority, until } from '@ares/chassis/testing'
 import { type EmbeddedBroker, startEmbeddedBroker } from '@ares/emqx'
 import { topics } from '@ares/proto'
 import type { MqttClient } from 'mqtt'
 import { CountingProxy } from './testing/counting-proxy'
 import { ListenerBench, report, type Started } from './testing/listener-bench'
 import { Mosquitto } from './testing/mosquitto'
-import { waitFor } from './testing/wait-for'
 
 /** Two listeners, and ways to api that hang. What a broker does with the session of one that leaves differs by broker. */
 const IMPATIENT = { commitDeadlineMs: 500, standAsideAfterMs: 6_000 }
@@ -45,7 +44,7 @@ async function twoListeners(urls: { services: string; devices: string }): Promis
   device = await bench.device(urls.devices, { ca: caPem, cert: chainPem, key: keyPem, protocolVersion: 4 })
   sent = 0
   flow = setInterval(() => void device.publishAsync(topics.telemetry('d1'), report(sent++), { qos: 1 }), 20)
-  await waitFor(() => new Set(bench.api.calls.map(({ listener }) => listener)).size === 2, 'both commit')
+  await until(() => new Set(bench.api.calls.map(({ listener }) => listener)).size === 2, 'both commit')
   return { first, second }
 }
 
@@ -80,12 +79,12 @@ describe('with the embedded broker, which gives the others what was in a session
     const urls = { services: `mqtts://localhost:${services}`, devices: `mqtts://localhost:${devices}` }
     const { first, second } = await twoListeners(urls)
     ways.first.hang()
-    await waitFor(() => isAside(first), 'the one that is cut off stands aside', LEAVES_WITHIN_MS)
+    await until(() => isAside(first), 'the one that is cut off stands aside', LEAVES_WITHIN_MS)
     clearInterval(flow)
-    await waitFor(() => committed() === sent, 'everything is committed by the other', 20_000)
+    await until(() => committed() === sent, 'everything is committed by the other', 20_000)
     expect(await second.isUp()).toBe(true)
     ways.first.heal()
-    await waitFor(first.isUp, 'it is back in the group', 20_000)
+    await until(first.isUp, 'it is back in the group', 20_000)
   }, 90_000)
 })
 
@@ -103,14 +102,14 @@ describe('with mosquitto and MQTT 5', () => {
     bench.api.standing = { listeners: 1, hasKeeper: true } // api does not know yet that the keeper has left
     const { first, second } = await twoListeners(urls)
     ways.first.hang()
-    await waitFor(() => isAside(first), 'the one that is cut off stands aside', LEAVES_WITHIN_MS)
+    await until(() => isAside(first), 'the one that is cut off stands aside', LEAVES_WITHIN_MS)
     await second.service.stop()
     bench.services.splice(1, 1)
-    await waitFor(first.isUp, 'the one that stood aside is back: somebody has to hold the messages', 20_000)
+    await until(first.isUp, 'the one that stood aside is back: somebody has to hold the messages', 20_000)
     clearInterval(flow)
     ways.first.heal()
     await bench.listener(urls.services, LEAVING, '0000000b')
-    await waitFor(() => committed() === sent, 'everything is committed', 20_000)
+    await until(() => committed() === sent, 'everything is committed', 20_000)
   }, 90_000)
 
   it('nobody leaves when api is gone for all, and nothing is lost', async () => {
@@ -120,12 +119,12 @@ describe('with mosquitto and MQTT 5', () => {
     const isLong = async () =>
       (await failingForMs(first)) > IMPATIENT.standAsideAfterMs + 2_000 &&
       (await failingForMs(second)) > IMPATIENT.standAsideAfterMs + 2_000
-    await waitFor(isLong, 'both have not committed for longer than they may', LEAVES_WITHIN_MS)
+    await until(isLong, 'both have not committed for longer than they may', LEAVES_WITHIN_MS)
     expect([await first.isUp(), await second.isUp()]).toEqual([true, true])
     clearInterval(flow)
     ways.first.heal()
     ways.second.heal()
-    await waitFor(() => committed() === sent, 'everything is committed', 20_000)
+    await until(() => committed() === sent, 'everything is committed', 20_000)
   }, 90_000)
 })
 

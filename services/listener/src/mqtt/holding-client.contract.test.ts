@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import * as net from 'node:net'
+import { until } from '@ares/chassis/testing'
 import { MqttClient, type Packet } from 'mqtt'
 import { version as installed } from 'mqtt/package.json'
 import * as mqttPacket from 'mqtt-packet'
-import { waitFor } from '../testing/wait-for'
 import { type Delivery, HoldingClient } from './holding-client'
 
 /** A broker that says exactly what a test tells it, so that the order on the wire can be looked at. */
@@ -110,7 +110,7 @@ describe.each([4, 5] as const)('with MQTT protocol version %i', (version) => {
 
   it('goes on with parsing while acknowledgements wait, and sends none before it is told', async () => {
     broker.sendTogether([publish(1), publish(2), publish(3)])
-    await waitFor(() => deliveries.length === 3, 'three messages are delivered')
+    await until(() => deliveries.length === 3, 'three messages are delivered')
     await settled()
     expect(broker.ids('puback')).toEqual([])
     expect(client.held.messages).toBe(3)
@@ -118,19 +118,19 @@ describe.each([4, 5] as const)('with MQTT protocol version %i', (version) => {
 
   it('acknowledges in the order of receipt, whatever the order of the commits', async () => {
     broker.sendTogether([publish(7), publish(5), publish(9)])
-    await waitFor(() => deliveries.length === 3, 'three messages are delivered')
+    await until(() => deliveries.length === 3, 'three messages are delivered')
     deliveries[2]!.settle()
     deliveries[1]!.settle()
     await settled()
     expect(broker.ids('puback')).toEqual([])
     deliveries[0]!.settle()
-    await waitFor(() => broker.ids('puback').length === 3, 'three are acknowledged')
+    await until(() => broker.ids('puback').length === 3, 'three are acknowledged')
     expect(broker.ids('puback')).toEqual([7, 5, 9])
   })
 
   it('acknowledges once, however often it is told', async () => {
     broker.send(publish(1))
-    await waitFor(() => deliveries.length === 1, 'it is delivered')
+    await until(() => deliveries.length === 1, 'it is delivered')
     deliveries[0]!.settle()
     deliveries[0]!.settle()
     await settled()
@@ -140,7 +140,7 @@ describe.each([4, 5] as const)('with MQTT protocol version %i', (version) => {
 
   it('never sends an acknowledgement of a closed connection on the next one', async () => {
     broker.sendTogether([publish(1), publish(2)])
-    await waitFor(() => deliveries.length === 2, 'two are delivered')
+    await until(() => deliveries.length === 2, 'two are delivered')
     const reconnected = connected(client)
     broker.cut()
     await reconnected
@@ -149,14 +149,14 @@ describe.each([4, 5] as const)('with MQTT protocol version %i', (version) => {
     await settled()
     expect(broker.ids('puback')).toEqual([])
     broker.send(publish(1, 1, 'another message with the same id', true))
-    await waitFor(() => deliveries.length === 1, 'the new one is delivered')
+    await until(() => deliveries.length === 1, 'the new one is delivered')
     deliveries[0]!.settle()
-    await waitFor(() => broker.ids('puback').length === 1, 'the new one is acknowledged')
+    await until(() => broker.ids('puback').length === 1, 'the new one is acknowledged')
   })
 
   it('neither delivers nor acknowledges what an old connection left behind', async () => {
     broker.sendTogether([1, 2, 3, 4, 5, 6].map((id) => publish(id)))
-    await waitFor(() => client.isReadingStopped, 'reading is stopped')
+    await until(() => client.isReadingStopped, 'reading is stopped')
     const reconnected = connected(client)
     client.stream.destroy()
     await reconnected
@@ -169,67 +169,67 @@ describe.each([4, 5] as const)('with MQTT protocol version %i', (version) => {
 
   it('stops reading above its limit, answers no ping meanwhile, and reads on', async () => {
     broker.sendTogether([1, 2, 3, 4, 5, 6].map((id) => publish(id)))
-    await waitFor(() => client.isReadingStopped, 'reading is stopped')
+    await until(() => client.isReadingStopped, 'reading is stopped')
     // Longer than MQTT.js waits for a PINGRESP with a keepalive of one second.
     await settled(1_800)
     expect(deliveries).toHaveLength(4)
     expect(client.connected).toBe(true)
     expect(broker.ids('pingreq').length).toBeGreaterThan(0)
     for (const delivery of deliveries.slice()) delivery.settle()
-    await waitFor(() => deliveries.length === 6, 'the rest is read')
+    await until(() => deliveries.length === 6, 'the rest is read')
     for (const delivery of deliveries) delivery.settle()
-    await waitFor(() => broker.ids('puback').length === 6, 'all are acknowledged')
+    await until(() => broker.ids('puback').length === 6, 'all are acknowledged')
     expect(broker.ids('puback')).toEqual([1, 2, 3, 4, 5, 6])
   })
 
   it('stops reading when too many bytes are held', async () => {
     broker.sendTogether([publish(1, 1, 'x'.repeat(11_000)), publish(2)])
-    await waitFor(() => client.isReadingStopped, 'reading is stopped')
+    await until(() => client.isReadingStopped, 'reading is stopped')
     expect(deliveries).toHaveLength(1)
     deliveries[0]!.settle()
-    await waitFor(() => deliveries.length === 2, 'the next one is read')
+    await until(() => deliveries.length === 2, 'the next one is read')
   })
 
   it('holds QoS 0 for its memory and acknowledges it never', async () => {
     broker.sendTogether([publish(0, 0, 'a'), publish(1)])
-    await waitFor(() => deliveries.length === 2, 'both are delivered')
+    await until(() => deliveries.length === 2, 'both are delivered')
     expect(client.held.messages).toBe(2)
     deliveries[1]!.settle()
     await settled()
     expect(broker.ids('puback')).toEqual([])
     deliveries[0]!.settle()
-    await waitFor(() => broker.ids('puback').length === 1, 'the other one is acknowledged')
+    await until(() => broker.ids('puback').length === 1, 'the other one is acknowledged')
   })
 
   it('delivers QoS 2 at its PUBLISH, holds the PUBREC until the commit, and delivers it once', async () => {
     broker.send(publish(4, 2))
-    await waitFor(() => deliveries.length === 1, 'it is delivered')
+    await until(() => deliveries.length === 1, 'it is delivered')
     await settled()
     expect(broker.ids('pubrec')).toEqual([])
     deliveries[0]!.settle()
-    await waitFor(() => broker.ids('pubrec').length === 1, 'PUBREC is sent')
+    await until(() => broker.ids('pubrec').length === 1, 'PUBREC is sent')
     broker.send(publish(4, 2, '4', true))
-    await waitFor(() => broker.ids('pubrec').length === 2, 'the repeated one is answered')
+    await until(() => broker.ids('pubrec').length === 2, 'the repeated one is answered')
     broker.send({ cmd: 'pubrel', messageId: 4 })
-    await waitFor(() => broker.ids('pubcomp').length === 1, 'PUBCOMP is sent')
+    await until(() => broker.ids('pubcomp').length === 1, 'PUBCOMP is sent')
     expect(deliveries).toHaveLength(1)
     broker.send(publish(4, 2, 'a new one with the id that is free again'))
-    await waitFor(() => deliveries.length === 2, 'the new one is delivered')
+    await until(() => deliveries.length === 2, 'the new one is delivered')
   })
 
   it('is given a QoS 2 message again when the connection ends before the commit', async () => {
     broker.send(publish(4, 2))
-    await waitFor(() => deliveries.length === 1, 'it is delivered')
+    await until(() => deliveries.length === 1, 'it is delivered')
     const reconnected = connected(client)
     broker.cut()
     await reconnected
     deliveries[0]!.settle()
     broker.send(publish(4, 2, '4', true))
-    await waitFor(() => deliveries.length === 2, 'it is delivered again')
+    await until(() => deliveries.length === 2, 'it is delivered again')
     await settled()
     expect(broker.ids('pubrec')).toEqual([])
     deliveries[1]!.settle()
-    await waitFor(() => broker.ids('pubrec').length === 1, 'PUBREC is sent')
+    await until(() => broker.ids('pubrec').length === 1, 'PUBREC is sent')
   })
 
   it('turns away what comes, without an acknowledgement, until the connection ends', async () => {
@@ -242,7 +242,7 @@ describe.each([4, 5] as const)('with MQTT protocol version %i', (version) => {
     client.stream.end()
     await reconnected
     broker.send(publish(1, 1, '1', true))
-    await waitFor(() => deliveries.length === 1, 'it is delivered on the next connection')
+    await until(() => deliveries.length === 1, 'it is delivered on the next connection')
   })
 
   it('says whether a session took what it published', async () => {

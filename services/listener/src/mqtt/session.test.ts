@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import * as net from 'node:net'
+import { until } from '@ares/chassis/testing'
 import type { Packet } from 'mqtt'
 import * as mqttPacket from 'mqtt-packet'
 import { quietLogger } from '../testing/test-api'
-import { waitFor } from '../testing/wait-for'
 import { MqttSession } from './session'
 
 /** A broker in a few lines: it says to each CONNECT what the test wants, and grants every subscription. */
@@ -75,7 +75,7 @@ it('stops for good when another process takes over its client id, and says so', 
   })
   const failures: Error[] = []
   const session = sessionWith(broker.url, failures)
-  await waitFor(() => failures.length === 1, 'the failure is told')
+  await until(() => failures.length === 1, 'the failure is told')
   expect(failures[0]?.message).toMatch(/another process uses the MQTT client id .* ARES_LISTENER_INSTANCE/)
   await new Promise((resolve) => setTimeout(resolve, 400))
   expect(broker.seen.connects).toHaveLength(1)
@@ -92,11 +92,11 @@ it('goes on with MQTT 3.1.1 when the broker refuses 5, and subscribes once per s
     if (protocolVersion === 4) sessionPresent = true
   })
   const session = sessionWith(broker.url)
-  await waitFor(() => session.problem === undefined, 'it is subscribed')
+  await until(() => session.problem === undefined, 'it is subscribed')
   expect(broker.seen).toEqual({ connects: [5, 4], subscribes: 1 })
   broker.cut()
-  await waitFor(() => broker.seen.connects.length === 3, 'it is connected again')
-  await waitFor(() => session.problem === undefined, 'it is up')
+  await until(() => broker.seen.connects.length === 3, 'it is connected again')
+  await until(() => session.problem === undefined, 'it is up')
   expect(broker.seen).toEqual({ connects: [5, 4, 4], subscribes: 1 })
   await session.stop(async () => true)
   await broker.stop()

@@ -1,12 +1,11 @@
 import { createMetrics, Health } from '@ares/chassis'
-import type { TestAuthority, TestIdentity } from '@ares/chassis/testing'
+import { type TestAuthority, type TestIdentity, until } from '@ares/chassis/testing'
 import { listenerClientId } from '@ares/proto'
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
 import type { ListenerConfig } from '../config'
 import { connectApi, type ListenerContext } from '../context'
 import { ListenerService } from '../service'
 import { quietLogger, TestApi } from './test-api'
-import { waitFor } from './wait-for'
 
 /** A listener of our own with its api; the broker is whatever the test has. */
 export class ListenerBench {
@@ -64,7 +63,7 @@ export class ListenerBench {
     this.services.push(service)
     await service.start()
     const isUp = async () => (await health.report()).checks.mqtt?.ok === true
-    await waitFor(isUp, 'the listener is subscribed')
+    await until(isUp, 'the listener is subscribed')
     return { service, context, identity, isUp }
   }
 

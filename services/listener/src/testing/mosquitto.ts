@@ -5,7 +5,7 @@ import * as net from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { freePort, type Leaf } from '@ares/chassis'
-import { waitFor } from './wait-for'
+import { until } from '@ares/chassis/testing'
 
 /**
  * A mosquitto of our own on a free port: MQTT 5 and real `$share`, which the embedded broker has not.
@@ -51,7 +51,7 @@ export class Mosquitto {
     child.once('exit', (code) => {
       failure ??= new Error(`mosquitto ended with code ${code}`)
     })
-    await waitFor(async () => {
+    await until(async () => {
       if (failure) throw failure
       return accepts(port)
     }, 'mosquitto listens')
