@@ -98,6 +98,17 @@ describe('the service', () => {
 })
 
 describe('the settings', () => {
+  it('switch the governor off', () => {
+    const set = {
+      ARES_DATABASE_URL: 'postgresql://localhost/ares',
+      ARES_VAULT_ADDR: 'https://localhost:8200',
+      ARES_VAULT_CREDENTIALS: 'parent',
+      ARES_CA_FILE: '/ca.crt',
+    }
+    expect(readConfig(set).governor).toMatchObject({ floor: expect.any(Number) })
+    expect(readConfig({ ...set, ARES_GOVERNOR: 'false' }).governor).toBeUndefined()
+  })
+
   it.each(['29s', '31d', 'soon'])('take no life of %s for a device’s certificate', (life) => {
     expect(() => readConfig({ ARES_DEVICE_CERTIFICATE_LIFE: life })).toThrow(/ARES_DEVICE_CERTIFICATE_LIFE: must be/)
   })

@@ -43,7 +43,7 @@ beforeEach(async () => {
   logged = []
 })
 
-function governor(settings: { floor?: number; maximum?: number } = {}): Governor {
+function governor(settings: { floor?: number; maximum?: number } = {}, metrics = createMetrics('test')): Governor {
   const log = (message: string) => void logged.push(message)
   return new Governor(
     { floor: 500, ...settings },
@@ -53,7 +53,7 @@ function governor(settings: { floor?: number; maximum?: number } = {}): Governor
       leadership: { mine: true },
       memory: new GovernorMemory(pool),
       logger: { info: log, warn: log } as never,
-      metrics: createMetrics('test'),
+      metrics,
     },
   )
 }
@@ -78,6 +78,17 @@ it('lowers the bucket at the broker by what is committed, and raises it when the
     'devices may send more again',
     'devices may send at the full rate again',
   ])
+})
+
+it('shows the rate that holds, and how often it was changed, in the metrics', async () => {
+  const metrics = createMetrics('test')
+  const one = governor({}, metrics)
+  await ticks(one, 2)
+  load = NOBODY
+  await ticks(one, 6)
+  const shown = await metrics.metrics()
+  expect(shown).toMatch(/^ares_governor_rate(\{[^}]*\})? 500$/m)
+  expect(Number(/^ares_governor_changes_total(?:\{[^}]*\})? (\d+)$/m.exec(shown)?.[1])).toBeGreaterThan(0)
 })
 
 it('goes to the floor when no listener is there', async () => {
