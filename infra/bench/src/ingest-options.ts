@@ -6,9 +6,11 @@ What Ares commits a second, beside two yardsticks of the same machine in the sam
   floor   an MQTT.js subscriber that only counts, on the same broker, with the same publishers
   ares    broker -> listener -> api -> PostgreSQL, rows counted in PostgreSQL afterwards
   copy    the same rows by COPY into a table of the same shape
-Everything runs on this machine: with two cores the publishers' work is part of each number. A run takes two minutes.
+Floor and ares take turns, because the machine has moods; what is shown is the turn with the middle ratio. Everything runs
+on this machine: with two cores the publishers' work is part of each number. A run takes three minutes.
 
   --seconds N          how long each of the measurements lasts (default 8)
+  --rounds N           turns of floor and ares (default 3)
   --metrics LIST       metrics a report, one run each (default 1,5)
   --devices N          publishers, a connection each (default 40)
   --listeners N        1 or 2 listeners (default 1)
@@ -24,6 +26,7 @@ Everything runs on this machine: with two cores the publishers' work is part of 
 
 export interface IngestOptions {
   readonly seconds: number
+  readonly rounds: number
   readonly metrics: readonly number[]
   readonly devices: number
   readonly listeners: 1 | 2
@@ -42,6 +45,7 @@ export function readIngestOptions(args: readonly string[]): IngestOptions | unde
     args: [...args],
     options: {
       seconds: { ...text, default: '8' },
+      rounds: { ...text, default: '3' },
       metrics: { ...text, default: '1,5' },
       devices: { ...text, default: '40' },
       listeners: { ...text, default: '1' },
@@ -59,6 +63,7 @@ export function readIngestOptions(args: readonly string[]): IngestOptions | unde
   if (broker && emqx) throw new Error('--broker and --emqx name two brokers; give one')
   return {
     seconds: wholeNumber('seconds', values.seconds, 1, 3_600),
+    rounds: wholeNumber('rounds', values.rounds, 1, 99),
     metrics: values.metrics.split(',').map((count) => wholeNumber('metrics', count, 1, 5)),
     devices: wholeNumber('devices', values.devices, 1, 5_000),
     listeners: wholeNumber('listeners', values.listeners, 1, 2) as 1 | 2,

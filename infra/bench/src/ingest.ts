@@ -51,7 +51,8 @@ function printResult({ metrics, floor, ares, copy, latency, ratio }: IngestResul
     `           ${whole(ares.rowsPerSecond).padStart(8)} rows/s       listener + api ${ares.cpuMicrosPerReport.toFixed(1)} us of CPU a report`,
   )
   print(`  copy     ${whole(copy.rowsPerSecond).padStart(8)} rows/s`)
-  print(`  ratio    ares/floor ${ratio.floor.toFixed(2)}   ares/copy ${ratio.copy.toFixed(2)}`)
+  const turns = ratio.floorOfEachRound.map((each) => each.toFixed(2)).join(', ')
+  print(`  ratio    ares/floor ${ratio.floor.toFixed(2)} (of ${turns})   ares/copy ${ratio.copy.toFixed(2)}`)
   const { p50Ms, p99Ms, ratePerSecond } = latency
   print(
     `  latency  p50 ${p50Ms.toFixed(0)} ms, p99 ${p99Ms.toFixed(0)} ms from publish to commit at ${whole(ratePerSecond)} messages/s`,

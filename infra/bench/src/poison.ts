@@ -50,6 +50,7 @@ async function main(): Promise<void> {
   const devices = wholeNumber('devices', values.devices, 1, 5_000)
   const options = {
     seconds: 0,
+    rounds: 1,
     metrics: [],
     devices,
     listeners: 1,
