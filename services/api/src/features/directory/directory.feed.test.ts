@@ -1,5 +1,8 @@
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket, type Server as TcpServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '@ares/chassis/testing'
 import { createTestDatabase, type TestDatabase } from '@ares/embedded/testing'
 import {
   DeviceState,
@@ -347,13 +350,17 @@ it('a change arrives although the connection that listens was cut', async () => 
 })
 
 it('a watcher that reads nothing is cut off, and its events do not pile up', async () => {
-  const sent: WatchDirectoryResponse[] = []
+  let held = 0
+  let isCutOff = false
   const endless: Parameters<typeof directoryRpc>[0] = {
     watch: async (_request: WatchDirectoryRequest, watcher: { send(e: WatchDirectoryResponse): Promise<void> }) => {
-      for (;;) {
-        const event = chunkOf(1_000)
-        await watcher.send(event)
-        sent.push(event)
+      try {
+        for (;;) {
+          await watcher.send(chunkOf(1_000))
+          held += 1
+        }
+      } finally {
+        isCutOff = true
       }
     },
   } as never
@@ -362,20 +369,68 @@ it('a watcher that reads nothing is cut off, and its events do not pile up', asy
   const port = await new Promise<number>((bound) =>
     slow.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (_, at) => bound(at)),
   )
-  const lazy = new DirectoryServiceClient(`127.0.0.1:${port}`, credentials.createInsecure())
+  const line = await StallingLine.to(port)
+  const lazy = new DirectoryServiceClient(`127.0.0.1:${line.port}`, credentials.createInsecure())
   const stream = lazy.watchDirectory({ fromVersion: 0n, epoch: '', watchId: '' })
   const ended = new Promise<ServiceError>((resolve) => stream.once('error', resolve))
-  stream.pause()
-  await new Promise((later) => setTimeout(later, 1_000))
-  const held = sent.length
   stream.resume()
+  await until(() => held > 0, 'the first event')
+  line.stall()
+  const before = held
+  await until(() => isCutOff, 'the watcher is cut off')
+  const after = held - before
+  line.flow()
   const { code } = await ended
   lazy.close()
   slow.forceShutdown()
+  line.close()
   expect(code).toBe(8) // RESOURCE_EXHAUSTED
-  // What the sockets of both sides took before it was noticed; without the end it would go on for ever.
-  expect(held).toBeLessThan(2_000)
+  // What the buffers on the way took before it was noticed; without the end it would go on for ever.
+  expect(after).toBeLessThan(2_000)
 })
+
+/** A way to a server whose answers stop, as when the other side reads nothing. */
+class StallingLine {
+  private readonly answers = new Set<Socket>()
+
+  private constructor(private readonly server: TcpServer) {}
+
+  static async to(port: number): Promise<StallingLine> {
+    const server = createServer()
+    const line = new StallingLine(server)
+    server.on('connection', (socket) => {
+      const upstream = connect(port, '127.0.0.1')
+      line.answers.add(upstream)
+      socket.pipe(upstream)
+      upstream.on('data', (bytes) => socket.write(bytes))
+      for (const [one, other] of [
+        [socket, upstream],
+        [upstream, socket],
+      ] as const)
+        one.on('error', () => {}).on('close', () => other.destroy())
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    return line
+  }
+
+  get port(): number {
+    return (this.server.address() as AddressInfo).port
+  }
+
+  stall(): void {
+    for (const upstream of this.answers) upstream.pause()
+  }
+
+  flow(): void {
+    for (const upstream of this.answers) upstream.resume()
+  }
+
+  close(): void {
+    for (const upstream of this.answers) upstream.destroy()
+    this.server.close()
+  }
+}
 
 const chunkOf = (count: number): WatchDirectoryResponse => ({
   event: {
