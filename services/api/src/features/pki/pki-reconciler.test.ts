@@ -1,4 +1,4 @@
-import { createLogger, createMetrics, newKeyAndCsr, type VaultClient } from '@ares/chassis'
+import { createLogger, createMetrics, newKeyAndCsr, type VaultClient, VaultError } from '@ares/chassis'
 import { deviceCommonName } from '@ares/proto'
 import { startTestVault, type TestVault } from '@ares/vault/testing'
 import { newId } from '../../ids'
@@ -60,18 +60,20 @@ it('a device certificate that nobody owns is revoked when it is old enough, and 
 it('what a sign call made whose answer never came is found, and revoked', async () => {
   const name = deviceCommonName(home.device.id)
   const csr = await checkCsr((await newKeyAndCsr(name)).csrPem, name)
-  process.kill(vault.server.pid, 'SIGSTOP')
-  const ordered = await pki.signDevice(csr, name).catch((error: unknown) => error)
-  process.kill(vault.server.pid, 'SIGCONT')
+  // Whether Vault carries out what nobody waits for any more is chance, so it does, and then the answer is lost.
+  const deaf: Pick<VaultClient, 'write'> = {
+    async write(path, data, options) {
+      await client.write(path, data, options)
+      throw new VaultError('timeout', `Vault POST ${path}: no answer within 5000 ms`)
+    },
+  }
+  const ordered = await new VaultPki(deaf, () => '').signDevice(csr, name).catch((error: unknown) => error)
   expect(ordered).toMatchObject({ code: 'pki_unavailable', details: { reason: 'timeout' } })
-  // Vault carries the order out when it goes on.
-  const end = Date.now() + 30_000
-  let found: PkiFinding[] = []
-  while (found.length === 0 && Date.now() < end) found = await newFindings(reconciler(3_600_000))
+  const found = await newFindings(reconciler(3_600_000))
   expect(found).toEqual([expect.objectContaining({ kind: 'unowned', deviceId: home.device.id })])
   await reconciler(0).reconcile()
   expect(await revokedAt(found[0]?.serial ?? '')).toBeGreaterThan(0)
-}, 60_000)
+})
 
 it('the certificates of the services and of the broker are never touched', async () => {
   const { csrPem: csr } = await newKeyAndCsr('api.service.ares4.internal')
