@@ -4,6 +4,7 @@ import { wholeNumber } from '@ares/bench'
 import { terminalProgress } from '@ares/embedded'
 import { GOVERNOR_CASES, type GovernorCase } from './governor-cases'
 import { type GovernorResult, isKept, type Rates, runGovernorCase } from './governor-run'
+import { stopSignal } from './stop-signal'
 
 const HELP = `npm run bench:governor -- [options]
 
@@ -39,12 +40,7 @@ async function main(): Promise<void> {
   })
   if (values.help) return print(HELP)
   const cases = chosen(values.case)
-  const stopped = new Promise<never>((_, reject) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-      process.once(signal, () => reject(new Error(`stopped by ${signal}`)))
-    }
-  })
-  stopped.catch(() => undefined)
+  const stopped = stopSignal()
   const options = {
     stopped,
     seconds: wholeNumber('seconds', values.seconds, 1, 86_400),

@@ -5,6 +5,7 @@ import { wholeNumber } from '@ares/bench'
 import { terminalProgress } from '@ares/embedded'
 import { CHAOS_CASES, type ChaosCase } from './chaos-cases'
 import { type CaseResult, ChaosRun, isHealthy } from './chaos-run'
+import { stopSignal } from './stop-signal'
 
 const HELP = `npm run chaos -- [options]
 
@@ -55,12 +56,7 @@ async function main(): Promise<void> {
     },
   })
   const results: CaseResult[] = []
-  const stopped = new Promise<never>((_, reject) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-      process.once(signal, () => reject(new Error(`stopped by ${signal}`)))
-    }
-  })
-  stopped.catch(() => undefined)
+  const stopped = stopSignal()
   try {
     for (const one of cases) {
       print(`\n${one.name}: ${one.what}`)
