@@ -40,8 +40,7 @@ export async function ensureBrokerCertificate(options: BrokerCertificateOptions)
     lifeLeft(present) >= renewBelow &&
     (await isOfIssuingCa(options.vault, present))
   ) {
-    // Written with their own content: only a wrong mode is corrected.
-    return { changes: await volume.writeBroker(present), ...lifeOf(present) }
+    return { changes: await volume.ensureBrokerAccess(), ...lifeOf(present) }
   }
 
   const fresh = await sign(options.vault, wanted)

@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import { mkdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { isRoot, splitPem, verifyChain } from '@ares/chassis'
-import { ensureAccess, replaceFile } from './file-replacement'
+import { ensureAccess, type FileAccess, replaceFile } from './file-replacement'
 
 export interface CertsVolumeOptions {
   readonly dir: string
@@ -61,7 +61,7 @@ export class CertsVolume {
   /** @throws CertificateProblem when an intermediate is not the root's */
   async writeCa(rootPem: string, intermediatePems: readonly string[]): Promise<string[]> {
     for (const pem of intermediatePems) verifyChain(pem, [rootPem])
-    return writeIfDifferent(this.caFile, [rootPem, ...intermediatePems].join(''), { mode: 0o644 })
+    return writeIfDifferent(this.caFile, [rootPem, ...intermediatePems].join(''), CERTIFICATE_ACCESS)
   }
 
   /** @returns undefined when one of the two files is not there */
@@ -73,29 +73,42 @@ export class CertsVolume {
   /** The key first: EMQX reads both again every two minutes, and until the certificate follows it keeps the old pair. */
   async writeBroker(files: BrokerFiles): Promise<string[]> {
     return [
-      ...(await writeIfDifferent(this.brokerKeyFile, files.keyPem, { mode: 0o640, gid: this.options.keyGid })),
-      ...(await writeIfDifferent(this.brokerCertificateFile, files.chainPem, { mode: 0o644 })),
+      ...(await writeIfDifferent(this.brokerKeyFile, files.keyPem, this.keyAccess())),
+      ...(await writeIfDifferent(this.brokerCertificateFile, files.chainPem, CERTIFICATE_ACCESS)),
     ]
+  }
+
+  /** Corrects the modes and leaves the content alone, which another may have replaced meanwhile. @returns what was changed */
+  async ensureBrokerAccess(): Promise<string[]> {
+    return [
+      ...(await correctAccess(this.brokerKeyFile, this.keyAccess())),
+      ...(await correctAccess(this.brokerCertificateFile, CERTIFICATE_ACCESS)),
+    ]
+  }
+
+  private keyAccess(): FileAccess {
+    return { mode: 0o640, gid: this.options.keyGid }
   }
 }
 
 /** Writes a file only when its content changes, and corrects its mode when that is wrong. @returns what was changed */
-export async function writeIfDifferent(
-  file: string,
-  content: string,
-  access: Parameters<typeof ensureAccess>[1],
-): Promise<string[]> {
+export async function writeIfDifferent(file: string, content: string, access: FileAccess): Promise<string[]> {
   if ((await readIfThere(file)) !== content) {
     await replaceFile(file, content, access)
     return [`write ${file}`]
   }
-  return (await ensureAccess(file, access)) ? [`mode of ${file}`] : []
+  return correctAccess(file, access)
 }
 
-async function ensureDirectory(directory: string, access: Parameters<typeof ensureAccess>[1]): Promise<string[]> {
+const CERTIFICATE_ACCESS: FileAccess = { mode: 0o644 }
+
+const correctAccess = async (name: string, access: FileAccess): Promise<string[]> =>
+  (await ensureAccess(name, access)) ? [`mode of ${name}`] : []
+
+async function ensureDirectory(directory: string, access: FileAccess): Promise<string[]> {
   const made = await mkdir(directory, { recursive: true, mode: access.mode })
-  const corrected = await ensureAccess(directory, access)
-  return made !== undefined ? [`make ${directory}`] : corrected ? [`mode of ${directory}`] : []
+  const corrected = await correctAccess(directory, access)
+  return made !== undefined ? [`make ${directory}`] : corrected
 }
 
 async function readIfThere(file: string): Promise<string | undefined> {
