@@ -72,21 +72,23 @@ function withCertificate(
   if (request.cert_pem === '') return deny('certificate_missing')
   const certificate = certificates.read(request.cert_pem)
   if (!certificate) return deny('certificate_unreadable')
-  if (certificate.commonName === undefined) return deny('nobody')
-  if (certificate.commonName !== request.cert_common_name) return deny('common_name_differs')
+  const { commonName } = certificate
+  if (commonName === undefined) return deny('nobody')
+  if (commonName !== request.cert_common_name) return deny('common_name_differs')
   if (!certificate.ours) return deny('certificate_foreign')
-  return certificateConnects({ ...certificate, commonName: certificate.commonName }, request, knowledge, nowMs)
+  return certificateConnects(commonName, certificate, request, knowledge, nowMs)
 }
 
 /** Who shows a certificate of ours. */
 export function certificateConnects(
-  certificate: Omit<PresentedCertificate, 'ours'> & { readonly commonName: string },
+  commonName: string,
+  certificate: Pick<PresentedCertificate, 'serial' | 'notBeforeMs' | 'notAfterMs'>,
   request: Pick<ConnectRequest, 'clientid' | 'zone'>,
   knowledge: Knowledge,
   nowMs: number,
 ): ConnectDecision {
   const { serial } = certificate
-  const identity = identityOf(certificate.commonName)
+  const identity = identityOf(commonName)
   if (identity.className === 'none') return deny(identity.reason, { serial })
   const { className } = identity
   const found: Findings = {
@@ -144,5 +146,15 @@ const CLOCK_SKEW_MS = 60_000
 
 const deny = (reason: Reason, found?: Findings): ConnectDecision => decided('deny', reason, found)
 
-const admit = (untilMs: number, found: Findings, acl?: string): ConnectDecision =>
-  Object.assign(decided('allow', 'allowed', found), { expireAt: Math.floor(untilMs / 1_000), acl })
+const admit = (untilMs: number, found: Findings, acl?: string): ConnectDecision => ({
+  result: 'allow',
+  reason: 'allowed',
+  className: found.className,
+  subjectId: found.subjectId,
+  serial: found.serial,
+  rule: undefined,
+  directoryVersion: undefined,
+  directoryAgeMs: undefined,
+  expireAt: Math.floor(untilMs / 1_000),
+  acl,
+})

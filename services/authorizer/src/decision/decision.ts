@@ -75,10 +75,16 @@ export const decided = (result: Decision['result'], reason: Reason, found: Findi
   subjectId: found.subjectId,
   serial: found.serial,
   rule: found.rule,
+  directoryVersion: undefined,
+  directoryAgeMs: undefined,
 })
 
 /** Puts to a decision that was just made from what it was made. */
-export const madeFrom = <D extends Decision>(knowledge: Knowledge, decision: D): D =>
-  Object.assign(decision, { directoryVersion: knowledge.version, directoryAgeMs: Math.round(knowledge.ageMs) })
+export function madeFrom<D extends Decision>(knowledge: Knowledge, decision: D): D {
+  const made: { -readonly [field in keyof Decision]: Decision[field] } = decision
+  made.directoryVersion = knowledge.version
+  made.directoryAgeMs = Math.round(knowledge.ageMs)
+  return decision
+}
 
 const NOTHING: Findings = {}

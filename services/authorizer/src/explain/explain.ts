@@ -43,8 +43,8 @@ function connects({ who }: ExplainRequest, knowledge: Knowledge, nowMs: number):
     const { deviceId } = who.value
     const shown = certificateOf(who.value, knowledge.directory)
     if (!shown) return { result: 'deny', reason: 'certificate_missing', className: 'device', subjectId: deviceId }
-    const certificate = { ...shown, commonName: deviceCommonName(deviceId) }
-    return certificateConnects(certificate, { clientid: deviceId, zone: 'devices' }, knowledge, nowMs)
+    const asked = { clientid: deviceId, zone: 'devices' }
+    return certificateConnects(deviceCommonName(deviceId), shown, asked, knowledge, nowMs)
   }
   const email = who?.value ?? ''
   const userId = knowledge.directory.userByEmail(email)?.id ?? ''

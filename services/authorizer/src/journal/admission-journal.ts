@@ -86,10 +86,14 @@ export class AdmissionJournal {
   }
 }
 
-/** Lengths, because a client may put anything into what it calls itself. */
-const keyOf = (
+/** Lengths, because a client may put anything into what it calls itself. A reason has one result, and a serial one subject.
+ *  It is made for every connection, so it is as short as can be. */
+function keyOf(
   action: NotedAction,
-  { result, reason, className, subjectId, serial }: NotedDecision,
+  { reason, className, subjectId, serial }: NotedDecision,
   { clientId = '', peer = '', zone, topic }: NotedQuestion,
-): string =>
-  `${action} ${result} ${reason} ${className} ${subjectId} ${serial} ${clientId.length} ${clientId} ${peer.length} ${peer} ${zone} ${topic}`
+): string {
+  const whose = serial ?? `of ${subjectId}`
+  const who = `${action} ${reason} ${className} ${whose} ${clientId.length} ${clientId} ${peer.length} ${peer} ${zone}`
+  return topic === undefined ? who : `${who} ${topic}`
+}

@@ -27,8 +27,9 @@ const REQUEST_MS = 5_000
  */
 const MOST_WAITING_BYTES = 262_144
 
-/** EMQX keeps its pooled connections for good; a server that closes them first makes it try again in the middle of a storm. */
-const IDLE_MS = 600_000
+/** EMQX keeps its pooled connections for good, and a server that closes them first makes it try again in the middle of a
+ *  storm. So none is too old; whose peer is gone is found out by TCP, asked after this time of silence. */
+const ASK_PEER_AFTER_MS = 60_000
 
 export const DENY = '{"result":"deny"}'
 const JSON_TYPE = 'application/json'
@@ -37,7 +38,7 @@ export interface WebhookServerOptions {
   readonly identity: LeafSource
   readonly bind: Bind
   readonly logger: Logger
-  /** Path -> who answers. An answer is the JSON text for a body; it is sent with status 200, because EMQX takes every other
+  /** Path -> who answers. An answer is the JSON text for a body, in ASCII; it is sent with status 200, because EMQX takes every other
    *  status for "ignore". What it throws is answered with a denial. */
   readonly hooks: Readonly<Record<string, (body: Buffer) => string>>
   /** How long a handshake, and then a request, may take to come in; default 5 s. */
@@ -73,7 +74,9 @@ export class WebhookServer {
       headersTimeout: requestMs,
       requestTimeout: requestMs,
       connectionsCheckingInterval: Math.min(requestMs, 1_000),
-      keepAliveTimeout: IDLE_MS,
+      keepAliveTimeout: 0,
+      keepAlive: true,
+      keepAliveInitialDelay: ASK_PEER_AFTER_MS,
       maxHeaderSize: 8_192,
     })
     server.maxConnections = options.connections ?? MOST_CONNECTIONS
@@ -186,9 +189,10 @@ function letAnswersWait(socket: TLSSocket & { readonly _writableState?: { highWa
   if (socket._writableState) socket._writableState.highWaterMark = MOST_WAITING_BYTES
 }
 
+/** As Latin-1, whose bytes are copied and not encoded: of ASCII they are the same. */
 function answer(response: ServerResponse, json: string): void {
-  response.writeHead(200, { 'content-type': JSON_TYPE, 'content-length': Buffer.byteLength(json) })
-  response.end(json)
+  response.writeHead(200, { 'content-type': JSON_TYPE, 'content-length': json.length })
+  response.end(json, 'latin1')
 }
 
 const isJson = (type: string | undefined): boolean => type === JSON_TYPE || type?.startsWith(`${JSON_TYPE};`) === true
