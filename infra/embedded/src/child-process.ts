@@ -23,15 +23,23 @@ export interface LaunchOptions {
   onMessage?(message: unknown): Promise<object | undefined>
 }
 
-/** Runs a TypeScript file of the repository in a Node of its own. It ends when we end, however that comes about. */
-export function launchNode(entry: string, options: LaunchOptions): Running {
+/** A program of the repository, as TypeScript and as what `npm run build` makes of it. */
+export interface Entry {
+  readonly source: string
+  readonly built: string
+}
+
+/** Runs a program in a Node of its own: from its source, or built when we are. It ends when we end, however that comes
+ *  about. */
+export function launchNode(entry: Entry, options: LaunchOptions): Running {
+  const extension = extname(__filename)
+  const fromSource = extension === '.ts'
   const flags = [
     ...(options.nodeFlags ?? []),
-    '--conditions=source',
-    `--import=${pathToFileURL(require.resolve('tsx')).href}`,
-    `--import=${pathToFileURL(join(__dirname, `end-with-parent${extname(__filename)}`)).href}`,
+    ...(fromSource ? ['--conditions=source', `--import=${pathToFileURL(require.resolve('tsx')).href}`] : []),
+    `--import=${pathToFileURL(join(__dirname, `end-with-parent${extension}`)).href}`,
   ]
-  const child = spawn(process.execPath, [...flags, join(REPOSITORY, entry)], {
+  const child = spawn(process.execPath, [...flags, join(REPOSITORY, fromSource ? entry.source : entry.built)], {
     cwd: REPOSITORY,
     env: options.env,
     detached: true, // a group of its own: Ctrl-C is for us, who stop things in order

@@ -332,8 +332,9 @@ export class Stack {
       ...own,
       ...this.options.env?.[name],
     })
+    const folder = `services/${service}`
     const launch = async () =>
-      launchNode(`services/${service}/src/main.ts`, {
+      launchNode({ source: `${folder}/src/main.ts`, built: `${folder}/dist/main.js` }, {
         ...this.launchOptions(name, env),
         nodeFlags: service === 'authorizer' ? [] : ROOM_FOR_BATCHES,
         onMessage: (message) => this.answer(service, message),
@@ -351,7 +352,7 @@ export class Stack {
     const launch = async () =>
       emqx
         ? launchCommand(emqx, this.launchOptions('broker', { ...process.env, ...own }))
-        : launchNode('emqx/embedded/main.ts', this.launchOptions('broker', plainEnvironment(own)))
+        : launchNode(EMBEDDED_BROKER, this.launchOptions('broker', plainEnvironment(own)))
     return this.supervise('broker', launch)
   }
 
@@ -463,6 +464,8 @@ const FOR_INGESTION: Readonly<Record<string, string | number>> = {
  * would be moved to the old one, and the collection of that is dear. Up to 48 MB more a process. As in the Dockerfile.
  */
 const ROOM_FOR_BATCHES = ['--max-semi-space-size=32']
+
+const EMBEDDED_BROKER = { source: 'emqx/embedded/main.ts', built: 'emqx/dist/main.js' }
 
 const STOP_ORDER: readonly (readonly PartName[])[] = [['listener', 'listener-2'], ['broker'], ['authorizer'], ['api']]
 
