@@ -34,7 +34,6 @@ beforeAll(async () => {
   followHardware(cache, notifications)
   await notifications.start()
   lastSeen = new LastSeen(pool, { logger: silent, flushMs: 60_000 })
-  service = new IngestService(cache, new IngestStore(pool, new Partitions(pool)), lastSeen)
 })
 afterAll(async () => {
   await notifications?.stop()
@@ -44,6 +43,7 @@ afterAll(async () => {
 })
 beforeEach(async () => {
   device = await createTestDevice(pool)
+  service = new IngestService(cache, new IngestStore(pool, new Partitions(pool)), lastSeen)
 })
 
 describe('a report', () => {
@@ -320,12 +320,71 @@ it('a batch that breaks the limits of the contract is refused as a whole', async
   })
 })
 
+it('rows are inserted as if nothing were there; when something is, they are upserted, for a minute', async () => {
+  const asked: string[] = []
+  let now = 0
+  const store = new IngestStore(
+    watched(pool, (name) => asked.push(name)),
+    new Partitions(pool),
+    () => now,
+  )
+  service = new IngestService(cache, store, lastSeen)
+  const at = Date.now() - 10_000
+  const one = report({ temperature: 1 }, { at })
+  const take = async (messages: Message[]) => {
+    asked.length = 0
+    const { results } = await ingest(messages)
+    return { results, routes: asked.filter((name) => name !== 'ingest-record') }
+  }
+  // Of one instant, twice in one batch: both have something to say that nobody said before.
+  const both = [report({ temperature: 1 }, { at: at - 1 }), report({ humidity: 2 }, { at: at - 1 })]
+  expect(await take([one, ...both, both[0]!])).toEqual({
+    results: [COMMITTED, COMMITTED, COMMITTED, DUPLICATE],
+    routes: ['ingest-insert'],
+  })
+  const more = report({ temperature: 9, humidity: 2 }, { at })
+  const fresh = report({ temperature: 1 }, { at: at + 1 })
+  expect(await take([one, more, fresh])).toEqual({
+    results: [DUPLICATE, COMMITTED, COMMITTED],
+    routes: ['ingest-insert', 'ingest-upsert'],
+  })
+  expect((await rows()).find((row) => row.at === at)?.metrics).toEqual({ temperature: 1, humidity: 2 })
+  now = 59_999
+  expect(await take([report({ temperature: 1 }, { at: at + 2 })])).toEqual({
+    results: [COMMITTED],
+    routes: ['ingest-upsert'],
+  })
+  now = 60_000
+  expect(await take([report({ temperature: 1 }, { at: at + 3 })])).toEqual({
+    results: [COMMITTED],
+    routes: ['ingest-insert'],
+  })
+})
+
 it('a store that is away is unavailable, and nothing is answered', async () => {
   const away = new Pool({ connectionString: 'postgresql://nobody@127.0.0.1:1/none' })
   const broken = new IngestService(cache, new IngestStore(away, new Partitions(away)), lastSeen)
   await expect(broken.ingest(request([report({ temperature: 1 })]))).rejects.toMatchObject({ kind: 'unavailable' })
   await away.end()
 })
+
+/** The pool, and the names of the statements that are sent through it. */
+const watched = (real: Pool, onQuery: (name: string) => void): Pool =>
+  new Proxy(real, {
+    get: (target, key) =>
+      key !== 'connect'
+        ? Reflect.get(target, key)
+        : async () => {
+            const client = await target.connect()
+            const query = client.query.bind(client) as (what: string | { name: string }, ...rest: never[]) => unknown
+            const release = client.release.bind(client)
+            const ask = (what: string | { name: string }, ...rest: never[]) => {
+              if (typeof what === 'object') onQuery(what.name)
+              return query(what, ...rest)
+            }
+            return Object.assign(Object.create(client), { query: ask, release })
+          },
+  })
 
 const ingest = (messages: Message[]) => service.ingest(request(messages))
 
