@@ -8,6 +8,7 @@ import {
 } from '@ares/proto/directory/v1/admission'
 import { z } from 'zod'
 import { decodeCursor, type Page, pageFrom } from '../../http/shapes'
+import { Recurring } from '../../recurring'
 import type { AdmissionQuery } from './admissions.schema'
 import type { AdmissionStore, FirstConnection, NewAdmission, StoredAdmission } from './admissions.store'
 
@@ -17,8 +18,13 @@ const DAY_MS = 86_400_000
 
 /** Who came to the broker's door, and what they were told. */
 export class AdmissionService {
-  private pruning: NodeJS.Timeout | undefined
-  private pruned: Promise<void> = Promise.resolve()
+  private readonly pruning = new Recurring(
+    () => this.prune(),
+    (error) =>
+      this.options.logger.warn('old decisions of admission were not deleted, trying again within the hour', {
+        error: String(error),
+      }),
+  )
 
   constructor(
     private readonly store: Pick<AdmissionStore, 'record' | 'list' | 'prune'>,
@@ -35,13 +41,12 @@ export class AdmissionService {
 
   /** Forgets what is past its time, now and every hour. */
   start(everyMs = 3_600_000): void {
-    this.pruning = setInterval(() => this.prune(), everyMs).unref()
-    this.prune()
+    this.pruning.start(everyMs)
+    void this.pruning.run()
   }
 
-  async stop(): Promise<void> {
-    clearInterval(this.pruning)
-    await this.pruned
+  stop(): Promise<void> {
+    return this.pruning.stop()
   }
 
   /**
@@ -78,18 +83,10 @@ export class AdmissionService {
     }
   }
 
-  private prune(): void {
+  private async prune(): Promise<void> {
     const { logger, keptDays = KEPT_DAYS, now = Date.now } = this.options
-    this.pruned = this.pruned.then(async () => {
-      try {
-        const rows = await this.store.prune(new Date(now() - keptDays * DAY_MS))
-        if (rows > 0) logger.info('deleted decisions of admission past their time', { rows })
-      } catch (error) {
-        logger.warn('old decisions of admission were not deleted, trying again within the hour', {
-          error: String(error),
-        })
-      }
-    })
+    const rows = await this.store.prune(new Date(now() - keptDays * DAY_MS))
+    if (rows > 0) logger.info('deleted decisions of admission past their time', { rows })
   }
 }
 

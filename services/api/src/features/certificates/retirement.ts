@@ -1,4 +1,5 @@
 import type { Logger } from '@ares/chassis'
+import { Recurring } from '../../recurring'
 import type { AuditService } from '../audit/audit.service'
 import { recordDirectoryChange } from '../directory/directory.changes'
 import type { CertificateStore } from './certificates.store'
@@ -10,8 +11,10 @@ import type { RenewalStore } from './renewal.store'
  * processes at once do no harm.
  */
 export class Retirement {
-  private timer: NodeJS.Timeout | undefined
-  private running: Promise<void> | undefined
+  private readonly recurring = new Recurring(
+    () => this.sweep(),
+    (error) => this.logger.warn('old certificates were not retired, trying again', { error: String(error) }),
+  )
   private lookBack: Date | undefined
 
   constructor(
@@ -23,16 +26,11 @@ export class Retirement {
   ) {}
 
   start(): void {
-    this.timer = setInterval(() => {
-      this.running ??= this.run().finally(() => {
-        this.running = undefined
-      })
-    }, this.intervalMs).unref()
+    this.recurring.start(this.intervalMs)
   }
 
-  async stop(): Promise<void> {
-    clearInterval(this.timer)
-    await this.running
+  stop(): Promise<void> {
+    return this.recurring.stop()
   }
 
   /** One round. @returns how many were retired */
@@ -82,14 +80,6 @@ export class Retirement {
       await recordDirectoryChange(tx, { kind: 'device', id: deviceId })
       return serials.length
     })
-  }
-
-  private async run(): Promise<void> {
-    try {
-      await this.sweep()
-    } catch (error) {
-      this.logger.warn('old certificates were not retired, trying again', { error: String(error) })
-    }
   }
 }
 

@@ -1,6 +1,7 @@
 import type { Logger } from '@ares/chassis'
 import type { Pool } from 'pg'
 import { onlyOne } from '../../database/only-one'
+import { Recurring } from '../../recurring'
 
 const ROWS_AT_ONCE = 5_000
 /** For letters of devices that do not exist: they belong to nobody. */
@@ -11,8 +12,10 @@ const NOBODYS = { days: 30, megabytes: 256 }
  * over budget, then the oldest, so that one device in a loop does not push out what the others have lost.
  */
 export class DeadLetterUpkeep {
-  private timer: NodeJS.Timeout | undefined
-  private running: Promise<void> = Promise.resolve()
+  private readonly recurring = new Recurring(
+    () => this.run(),
+    (error) => this.logger.warn('dead letters were not cleaned up, trying again', { error: String(error) }),
+  )
 
   constructor(
     private readonly pool: Pool,
@@ -20,18 +23,11 @@ export class DeadLetterUpkeep {
   ) {}
 
   start(everyMs = 60_000): void {
-    this.timer = setInterval(() => {
-      this.running = this.running.then(() =>
-        this.run().catch((error: unknown) => {
-          this.logger.warn('dead letters were not cleaned up, trying again', { error: String(error) })
-        }),
-      )
-    }, everyMs).unref()
+    this.recurring.start(everyMs)
   }
 
-  async stop(): Promise<void> {
-    clearInterval(this.timer)
-    await this.running
+  stop(): Promise<void> {
+    return this.recurring.stop()
   }
 
   async run(): Promise<void> {

@@ -1,4 +1,5 @@
 import type { Logger } from '@ares/chassis'
+import { Recurring } from '../../recurring'
 import type { RevocationStore } from './revocations.store'
 
 const KEPT_DAYS = 90
@@ -6,8 +7,10 @@ const ROWS_AT_ONCE = 1_000
 
 /** Finished plans go 90 days after their end; what they did stays in the audit. One that is not finished stays. */
 export class RevocationUpkeep {
-  private timer: NodeJS.Timeout | undefined
-  private running: Promise<void> = Promise.resolve()
+  private readonly recurring = new Recurring(
+    () => this.run(),
+    (error) => this.logger.warn('old revocations were not removed, trying again', { error: String(error) }),
+  )
 
   constructor(
     private readonly store: Pick<RevocationStore, 'prune'>,
@@ -15,18 +18,11 @@ export class RevocationUpkeep {
   ) {}
 
   start(everyMs = 3_600_000): void {
-    this.timer = setInterval(() => {
-      this.running = this.running.then(() =>
-        this.run().catch((error: unknown) => {
-          this.logger.warn('old revocations were not removed, trying again', { error: String(error) })
-        }),
-      )
-    }, everyMs).unref()
+    this.recurring.start(everyMs)
   }
 
-  async stop(): Promise<void> {
-    clearInterval(this.timer)
-    await this.running
+  stop(): Promise<void> {
+    return this.recurring.stop()
   }
 
   async run(): Promise<void> {

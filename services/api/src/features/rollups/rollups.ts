@@ -1,6 +1,7 @@
 import type { Logger } from '@ares/chassis'
 import type { Pool } from 'pg'
 import { onlyOne } from '../../database/only-one'
+import { Recurring } from '../../recurring'
 
 const MINUTES_AT_ONCE = 2_000
 /** A minute is rolled up when it has ended, and what is on its way had the time to come: each row is read once. */
@@ -16,9 +17,10 @@ const SETTLE_MS = 10_000
  * written come in one transaction.
  */
 export class Rollups {
-  private timer: NodeJS.Timeout | undefined
-  private running: Promise<void> = Promise.resolve()
-  private isBusy = false
+  private readonly recurring = new Recurring(
+    () => this.run(),
+    (error) => this.logger.warn('roll-ups were not worked out, trying again', { error: String(error) }),
+  )
 
   constructor(
     private readonly pool: Pool,
@@ -27,14 +29,11 @@ export class Rollups {
   ) {}
 
   start(everyMs = 5_000): void {
-    this.timer = setInterval(() => {
-      if (!this.isBusy) this.running = this.runLogged()
-    }, everyMs).unref()
+    this.recurring.start(everyMs)
   }
 
-  async stop(): Promise<void> {
-    clearInterval(this.timer)
-    await this.running
+  stop(): Promise<void> {
+    return this.recurring.stop()
   }
 
   /** Works off what is due. @returns minutes that were rolled up */
@@ -55,17 +54,6 @@ export class Rollups {
       })
       total += done ?? 0
       if ((done ?? 0) < MINUTES_AT_ONCE) return total
-    }
-  }
-
-  private async runLogged(): Promise<void> {
-    this.isBusy = true
-    try {
-      await this.run()
-    } catch (error) {
-      this.logger.warn('roll-ups were not worked out, trying again', { error: String(error) })
-    } finally {
-      this.isBusy = false
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { Logger } from '@ares/chassis'
 import type { Pool } from 'pg'
+import { Recurring } from '../../recurring'
 import type { Partitions } from './partitions'
 
 const DAY_MS = 86_400_000
@@ -14,8 +15,12 @@ const ROWS_AT_ONCE = 20_000
  * keeps less, rows are deleted, some at a time.
  */
 export class TelemetryUpkeep {
-  private timer: NodeJS.Timeout | undefined
-  private running: Promise<void> = Promise.resolve()
+  private readonly recurring = new Recurring(
+    () => this.run(),
+    (error) => {
+      this.logger.warn('the upkeep of telemetry failed, it is tried again within the hour', { error: String(error) })
+    },
+  )
 
   constructor(
     private readonly pool: Pool,
@@ -26,13 +31,12 @@ export class TelemetryUpkeep {
 
   /** Runs now, and then every hour: partitions ahead are cheap to ask for, and a replica may have been away. */
   async start(everyMs = 3_600_000): Promise<void> {
-    this.timer = setInterval(() => void this.runLogged(), everyMs).unref()
-    await this.runLogged()
+    this.recurring.start(everyMs)
+    await this.recurring.run()
   }
 
-  async stop(): Promise<void> {
-    clearInterval(this.timer)
-    await this.running
+  stop(): Promise<void> {
+    return this.recurring.stop()
   }
 
   async run(): Promise<void> {
@@ -51,15 +55,6 @@ export class TelemetryUpkeep {
     const oldest = new Date(now - COUNTS_KEPT_DAYS * DAY_MS)
     await this.pool.query('DELETE FROM telemetry_counts WHERE hour < $1', [oldest])
     await this.pool.query('DELETE FROM telemetry_sequences WHERE day < $1', [oldest])
-  }
-
-  private runLogged(): Promise<void> {
-    this.running = this.running.then(() =>
-      this.run().catch((error) => {
-        this.logger.warn('the upkeep of telemetry failed, it is tried again within the hour', { error: String(error) })
-      }),
-    )
-    return this.running
   }
 
   /** Minutes go with the telemetry they are of, hours with the counts. */
