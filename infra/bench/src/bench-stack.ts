@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { type Stack, type StackOptions, startStack, terminalProgress } from '@ares/embedded'
+import { Stack, type StackOptions, terminalProgress } from '@ares/embedded'
 import { COMMIT_TIMES } from './committed'
 
 /** emqx.conf protects a system that people use; here the point is to find out how much goes through. */
@@ -27,7 +27,7 @@ export interface BenchStackOptions {
 
 /**
  * A stack of its own in a folder that is removed afterwards, without limits on devices. PostgreSQL keeps fsync on. A signal
- * stops it and ends the process.
+ * stops it, also while it starts, and ends the process.
  */
 export async function startBenchStack(options: BenchStackOptions): Promise<Stack> {
   const listener = {
@@ -37,7 +37,7 @@ export async function startBenchStack(options: BenchStackOptions): Promise<Stack
     ARES_LEAVE_GROUP_ON_STOP: 'true',
     ...options.env?.listener,
   }
-  const stack = await startStack({
+  const stack = new Stack({
     stateDir: mkdtempSync(join(tmpdir(), 'ares-bench-')),
     ports: { http: 0, mqtt: 0, wss: 0 },
     listeners: options.listeners,
@@ -56,6 +56,7 @@ export async function startBenchStack(options: BenchStackOptions): Promise<Stack
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => void stack.stop().then(() => process.exit(128 + constants.signals[signal])))
   }
+  await stack.start()
   return stack
 }
 

@@ -18,6 +18,8 @@ export interface ChaosOptions {
   readonly emqx?: string
   readonly progress?: Progress
   readonly onEvent?: (event: PartEvent) => void
+  /** Rejects when the run is to stop while its stack starts. */
+  readonly stopped?: Promise<never>
 }
 
 export interface CaseResult extends Reconciliation {
@@ -56,7 +58,7 @@ export class ChaosRun {
       onEvent: options.onEvent,
     })
     try {
-      await stack.start()
+      await Promise.race([stack.start(), ...(options.stopped ? [options.stopped] : [])])
       const plan = { devices: options.devices, components: 1, wantsReceipts: true }
       return new ChaosRun(options, stack, links, await makeBenchFleet(stack.client(), plan))
     } catch (error) {

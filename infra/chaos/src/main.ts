@@ -44,7 +44,9 @@ async function main(): Promise<void> {
   })
   if (values.help) return print(HELP)
   const cases = chosen(values.case)
+  const stopped = stopSignal()
   const run = await ChaosRun.start({
+    stopped,
     seconds: wholeNumber('seconds', values.seconds, 4, 86_400),
     rate: wholeNumber('rate', values.rate, 1, 1_000_000),
     devices: wholeNumber('devices', values.devices, 1, 5_000),
@@ -56,7 +58,6 @@ async function main(): Promise<void> {
     },
   })
   const results: CaseResult[] = []
-  const stopped = stopSignal()
   try {
     for (const one of cases) {
       print(`\n${one.name}: ${one.what}`)

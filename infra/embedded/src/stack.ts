@@ -334,11 +334,14 @@ export class Stack {
     })
     const folder = `services/${service}`
     const launch = async () =>
-      launchNode({ source: `${folder}/src/main.ts`, built: `${folder}/dist/main.js` }, {
-        ...this.launchOptions(name, env),
-        nodeFlags: service === 'authorizer' ? [] : ROOM_FOR_BATCHES,
-        onMessage: (message) => this.answer(service, message),
-      })
+      launchNode(
+        { source: `${folder}/src/main.ts`, built: `${folder}/dist/main.js` },
+        {
+          ...this.launchOptions(name, env),
+          nodeFlags: service === 'authorizer' ? [] : ROOM_FOR_BATCHES,
+          onMessage: (message) => this.answer(service, message),
+        },
+      )
     const title = name === 'api' ? 'api' : name
     return this.step(title, () => this.supervise(name, launch), name === 'api' ? `port ${this.ports.http}` : undefined)
   }
