@@ -265,4 +265,11 @@ describe('TLS', () => {
     secure.close()
     secure.closeAllConnections()
   })
+
+  it('takes a fault of TLS that is not about the certificate for one that passes', async () => {
+    // Somebody who speaks no TLS: so does a proxy whose server is not up yet.
+    const client = createVaultClient({ address: `https://127.0.0.1:${portOf(server)}`, caPem: authority.rootPem })
+    expect(await failure(client.read('a'))).toMatchObject({ code: 'unreachable', temporary: true })
+    client.close()
+  })
 })

@@ -141,4 +141,5 @@ function networkError(call: string, url: URL, error: NodeJS.ErrnoException): Vau
   return new VaultError('unreachable', `Vault ${call}: ${host} cannot be reached (${code})`)
 }
 
-const CERTIFICATE_CODES = /CERT|SIGNATURE|UNABLE_TO_|INVALID_PURPOSE|INVALID_CA|ERR_SSL|EPROTO/
+/** Other faults of TLS (ERR_SSL_..., EPROTO) are a server that is starting or a link that was cut: those pass. */
+const CERTIFICATE_CODES = /CERT|SIGNATURE|UNABLE_TO_|INVALID_PURPOSE|INVALID_CA/
