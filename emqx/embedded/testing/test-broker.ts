@@ -6,6 +6,9 @@ import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import { type EmbeddedBroker, startEmbeddedBroker } from '../embedded-broker'
 import type { BrokerLogger } from '../logger'
 import { HookServer } from './hook-server'
+import { testEnvironment } from './test-environment'
+
+export { type TestBrokerParts, testEnvironment } from './test-environment'
 
 export const API_KEY = 'ares:s3cret'
 const CONF = join(__dirname, '../../emqx.conf')
@@ -37,7 +40,8 @@ export class TestBroker {
     writeFileSync(files.key, certificate.keyPem)
     writeFileSync(join(folder, 'api-keys'), `${API_KEY}:administrator\n`)
     const logged: Record<string, unknown>[] = []
-    const env = { ...machineOverrides(files, join(folder, 'api-keys'), hooks.port), ...overrides }
+    const parts = { files, apiKeysFile: join(folder, 'api-keys'), hookPort: hooks.port, hookName: 'localhost' }
+    const env = { ...testEnvironment(parts), ...overrides }
     const broker = await startEmbeddedBroker({ confFile: CONF, env, logger: recorder(logged), certificatePollMs: 50 })
     return new TestBroker(authority, hooks, folder, broker, logged, env)
   }
@@ -117,32 +121,6 @@ export class TestBroker {
       client.once('close', () => reject(new Error('closed before the CONNACK')))
     })
   }
-}
-
-function machineOverrides(
-  files: { readonly ca: string; readonly cert: string; readonly key: string },
-  apiKeys: string,
-  hookPort: number,
-): Record<string, string> {
-  const env: Record<string, string> = {
-    EMQX_DASHBOARD__LISTENERS__HTTP__BIND: '127.0.0.1:0',
-    EMQX_API_KEY__BOOTSTRAP_FILE: apiKeys,
-    EMQX_AUTHENTICATION__1__URL: `https://127.0.0.1:${hookPort}/mqtt/authn`,
-    EMQX_AUTHORIZATION__SOURCES__1__URL: `https://127.0.0.1:${hookPort}/mqtt/authz`,
-  }
-  for (const listener of ['SSL__DEVICES', 'SSL__SERVICES', 'WSS__USERS']) {
-    env[`EMQX_LISTENERS__${listener}__BIND`] = '127.0.0.1:0'
-    env[`EMQX_LISTENERS__${listener}__SSL_OPTIONS__CERTFILE`] = files.cert
-    env[`EMQX_LISTENERS__${listener}__SSL_OPTIONS__KEYFILE`] = files.key
-    if (listener !== 'WSS__USERS') env[`EMQX_LISTENERS__${listener}__SSL_OPTIONS__CACERTFILE`] = files.ca
-  }
-  for (const hook of ['AUTHENTICATION__1', 'AUTHORIZATION__SOURCES__1']) {
-    env[`EMQX_${hook}__SSL__CACERTFILE`] = files.ca
-    env[`EMQX_${hook}__SSL__CERTFILE`] = files.cert
-    env[`EMQX_${hook}__SSL__KEYFILE`] = files.key
-    env[`EMQX_${hook}__SSL__SERVER_NAME_INDICATION`] = 'localhost'
-  }
-  return env
 }
 
 function recorder(lines: Record<string, unknown>[]): BrokerLogger {

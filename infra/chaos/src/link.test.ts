@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '@ares/chassis/testing'
 import { Link } from './link'
 
 let echo: Server
@@ -30,14 +31,6 @@ function through(): { said: () => string; closed: Promise<void>; say(text: strin
   socket.on('data', (chunk) => (heard += chunk.toString()))
   const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
   return { said: () => heard, closed, say: (text) => socket.write(text) }
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  const end = Date.now() + 10_000
-  while (!condition()) {
-    if (Date.now() > end) throw new Error(`not within 10 s: ${condition}`)
-    await sleep(10)
-  }
 }
 
 it('carries what is said in both directions', async () => {

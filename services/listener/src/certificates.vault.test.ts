@@ -8,6 +8,7 @@ import * as tls from 'node:tls'
 import { createLogger, createMetrics, Health, newKeyAndCsr, ServiceIdentity, serialOf, splitPem } from '@ares/chassis'
 import { until } from '@ares/chassis/testing'
 import { type EmbeddedBroker, startEmbeddedBroker } from '@ares/emqx'
+import { testEnvironment } from '@ares/emqx/testing'
 import { listenerClientId, type ServiceName, topics } from '@ares/proto'
 import { agentCredentialsFromBootstrap, CertsVolume, VaultAgent } from '@ares/vault'
 import { startTestVault, type TestVault } from '@ares/vault/testing'
@@ -264,32 +265,13 @@ async function shownSerial(port: number, servername: string): Promise<string> {
   }
 }
 
-function brokerEnvironment(): Record<string, string> {
-  const files = { CERTFILE: volume.brokerCertificateFile, KEYFILE: volume.brokerKeyFile }
-  const under = (prefix: string, values: Record<string, string>) =>
-    Object.fromEntries(Object.entries(values).map(([name, value]) => [`EMQX_${prefix}__${name}`, value]))
-  const hook = (name: string, path: string) => ({
-    ...under(name, { URL: `https://127.0.0.1:${hooks.port}${path}` }),
-    ...under(`${name}__SSL`, {
-      CACERTFILE: volume.caFile,
-      SERVER_NAME_INDICATION: 'authorizer.service.ares4.internal',
-      ...files,
-    }),
+const brokerEnvironment = (): Record<string, string> =>
+  testEnvironment({
+    files: { ca: volume.caFile, cert: volume.brokerCertificateFile, key: volume.brokerKeyFile },
+    apiKeysFile: join(vault.serverDir, 'api-keys'),
+    hookPort: hooks.port,
+    hookName: 'authorizer.service.ares4.internal',
   })
-  const listenerOf = (name: string, ca: boolean) => ({
-    ...under(`LISTENERS__${name}`, { BIND: '127.0.0.1:0' }),
-    ...under(`LISTENERS__${name}__SSL_OPTIONS`, { ...files, ...(ca ? { CACERTFILE: volume.caFile } : {}) }),
-  })
-  return {
-    ...listenerOf('SSL__DEVICES', true),
-    ...listenerOf('SSL__SERVICES', true),
-    ...listenerOf('WSS__USERS', false),
-    ...hook('AUTHENTICATION__1', '/mqtt/authn'),
-    ...hook('AUTHORIZATION__SOURCES__1', '/mqtt/authz'),
-    EMQX_API_KEY__BOOTSTRAP_FILE: join(vault.serverDir, 'api-keys'),
-    EMQX_DASHBOARD__LISTENERS__HTTP__BIND: '127.0.0.1:0',
-  }
-}
 
 /** An authorizer that lets everybody do everything until his certificate ends, and writes down which he showed. */
 class AuthnHooks {

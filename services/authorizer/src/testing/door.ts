@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { createLogger } from '@ares/chassis'
 import { TestAuthority, TestIdentity, type TestLeaf, until } from '@ares/chassis/testing'
 import { type EmbeddedBroker, startEmbeddedBroker } from '@ares/emqx'
+import { testEnvironment } from '@ares/emqx/testing'
 import type { Entry } from '@ares/proto/directory/v1/directory'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import type { AuthorizerConfig } from '../config'
@@ -168,25 +169,15 @@ async function brokerEnvironment(ca: TestAuthority, folder: string, hookPort: nu
     key: file('emqx.key', leaf.keyPem),
     ca: file('ca.crt', ca.caPem),
   }
-  const env: Record<string, string> = {
-    EMQX_DASHBOARD__LISTENERS__HTTP__BIND: '127.0.0.1:0',
-    EMQX_API_KEY__BOOTSTRAP_FILE: file('api-keys', 'ares:s3cret:administrator\n'),
-    EMQX_AUTHENTICATION__1__URL: `https://127.0.0.1:${hookPort}/mqtt/authn`,
-    EMQX_AUTHORIZATION__SOURCES__1__URL: `https://127.0.0.1:${hookPort}/mqtt/authz`,
+  return {
+    ...testEnvironment({
+      files,
+      apiKeysFile: file('api-keys', 'ares:s3cret:administrator\n'),
+      hookPort,
+      hookName: 'authorizer.service.ares4.internal',
+    }),
     EMQX_LISTENERS__SSL__DEVICES__MAX_CONN_RATE: 'infinity',
+    EMQX_AUTHENTICATION__1__REQUEST_TIMEOUT: requestTimeout,
+    EMQX_AUTHORIZATION__SOURCES__1__REQUEST_TIMEOUT: requestTimeout,
   }
-  for (const listener of ['SSL__DEVICES', 'SSL__SERVICES', 'WSS__USERS']) {
-    env[`EMQX_LISTENERS__${listener}__BIND`] = '127.0.0.1:0'
-    env[`EMQX_LISTENERS__${listener}__SSL_OPTIONS__CERTFILE`] = files.cert
-    env[`EMQX_LISTENERS__${listener}__SSL_OPTIONS__KEYFILE`] = files.key
-    if (listener !== 'WSS__USERS') env[`EMQX_LISTENERS__${listener}__SSL_OPTIONS__CACERTFILE`] = files.ca
-  }
-  for (const hook of ['AUTHENTICATION__1', 'AUTHORIZATION__SOURCES__1']) {
-    env[`EMQX_${hook}__REQUEST_TIMEOUT`] = requestTimeout
-    env[`EMQX_${hook}__SSL__CACERTFILE`] = files.ca
-    env[`EMQX_${hook}__SSL__CERTFILE`] = files.cert
-    env[`EMQX_${hook}__SSL__KEYFILE`] = files.key
-    env[`EMQX_${hook}__SSL__SERVER_NAME_INDICATION`] = 'authorizer.service.ares4.internal'
-  }
-  return env
 }

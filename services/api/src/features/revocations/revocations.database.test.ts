@@ -1,8 +1,8 @@
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { newKeyAndCsr, type VaultClient } from '@ares/chassis'
+import { until } from '@ares/chassis/testing'
 import { type Postgres, startPostgres } from '@ares/embedded'
 import { deviceCommonName } from '@ares/proto'
 import { startTestVault, type TestVault } from '@ares/vault/testing'
@@ -94,7 +94,9 @@ it.each<[Moment, number]>([
 
     postgres = await start(postgres.port)
     const { prisma } = api.context.database
-    await until(async () => (await prisma.revocation.findUnique({ where: { id: body.id } }))?.finishedAt != null)
+    // A question that fails because PostgreSQL is away is asked again.
+    const plan = () => prisma.revocation.findUnique({ where: { id: body.id } }).catch(() => null)
+    await until(async () => (await plan())?.finishedAt != null, 'the plan is finished', 40_000)
     expect(await prisma.certificate.findUnique({ where: { serial } })).toMatchObject({ state: 'revoked' })
     const audited = { subjectId: id, action: { in: ['certificate.revoked', 'certificate.revoked.requested'] } }
     expect(await prisma.audit.count({ where: audited })).toBe(2)
@@ -131,13 +133,4 @@ async function deviceWithCertificate(): Promise<{ id: string; serial: string }> 
 
 async function revokedInVault(serial: string): Promise<boolean> {
   return Number((await client.read(`pki_int/cert/${serial}`))?.data.revocation_time) > 0
-}
-
-/** A question that fails because PostgreSQL is away is asked again. */
-async function until(holds: () => Promise<boolean>, limitMs = 40_000): Promise<void> {
-  const end = Date.now() + limitMs
-  while (!(await holds().catch(() => false))) {
-    if (Date.now() > end) throw new Error(`not within ${limitMs} ms: ${holds}`)
-    await sleep(50)
-  }
 }
