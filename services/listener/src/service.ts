@@ -177,7 +177,7 @@ const ANSWER_LIMIT_MS = 5_000
 
 /** Not well: api does not answer, or the oldest message has been waiting for too long. */
 function ingestState(session: MqttSession, reach: Reach, alarmMs: number): { ok: boolean; detail: string } {
-  const heldForMs = session.oldestReceivedAt ? Date.now() - session.oldestReceivedAt.getTime() : 0
+  const heldForMs = session.oldestReceivedAt ? Date.now() - session.oldestReceivedAt : 0
   const held = `${session.held.messages} messages held, the oldest for ${(heldForMs / 1_000).toFixed(1)} s`
   if (reach.problem) return { ok: false, detail: `${reach.problem}; ${held}` }
   return { ok: heldForMs <= alarmMs, detail: held }

@@ -25,8 +25,8 @@ import type { PlainContent, PlainReport } from '@ares/proto/plain-telemetry'
  * not an error there: the protobuf standard says that the last one stands.
  */
 export interface Decoder {
-  /** @param receivedAt what a format with relative times (SenML) counts from */
-  decode(payload: Buffer, receivedAt: Date): Decoded
+  /** @param receivedAt epoch milliseconds: what a format with relative times (SenML) counts from */
+  decode(payload: Buffer, receivedAt: number): Decoded
 }
 
 export type Decoded = PlainContent
@@ -61,7 +61,7 @@ export class Unreadable extends Error {
 }
 
 /** Wraps the parsing part of a format: bounds the size before it, and turns what it throws into an answer. */
-export function guarded(read: (payload: Buffer, receivedAt: Date) => PlainReport): Decoder {
+export function guarded(read: (payload: Buffer, receivedAt: number) => PlainReport): Decoder {
   return {
     decode(payload, receivedAt) {
       if (payload.length > MAX_PAYLOAD_BYTES) {

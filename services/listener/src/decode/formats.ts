@@ -12,7 +12,7 @@ export interface FormatHint {
 }
 
 /** Decodes a telemetry payload in the format that the message names; JSON when it names none. */
-export function decode(payload: Buffer, hint: FormatHint, receivedAt: Date): Decoded {
+export function decode(payload: Buffer, hint: FormatHint, receivedAt: number): Decoded {
   const decoder = decoderFor(hint)
   if (decoder) return decoder.decode(payload, receivedAt)
   const known = hint.suffix === undefined ? [...BY_CONTENT_TYPE.keys()] : [...BY_SUFFIX.keys()]

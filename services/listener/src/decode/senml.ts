@@ -111,7 +111,7 @@ function addRecord(
   samples: Map<string, SampleSoFar>,
   base: Base,
   record: SenmlRecord,
-  at: { readonly index: number; readonly receivedAt: Date },
+  at: { readonly index: number; readonly receivedAt: number },
 ): void {
   const { component, metric } = namesOf(`${base.name}${record.n ?? ''}`, at.index)
   const timestamp = timeOf(base.time + (record.t ?? 0), at.receivedAt)
@@ -150,9 +150,9 @@ function namesOf(name: string, index: number): { component: string; metric: stri
 // RFC 8428 section 4.5.3: values below 2^28 are relative to now.
 const FIRST_ABSOLUTE_SECOND = 2 ** 28
 
-function timeOf(seconds: number, receivedAt: Date): number | undefined {
+function timeOf(seconds: number, receivedAt: number): number | undefined {
   if (seconds === 0) return undefined
-  const origin = seconds < FIRST_ABSOLUTE_SECOND ? receivedAt.getTime() : 0
+  const origin = seconds < FIRST_ABSOLUTE_SECOND ? receivedAt : 0
   return instantOf(origin + Math.round(seconds * 1_000), 'the time of a record')
 }
 

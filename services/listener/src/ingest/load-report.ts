@@ -12,7 +12,7 @@ export interface LoadParts {
   readonly session: () => {
     readonly isUp: boolean
     readonly heldMessages: number
-    readonly oldestReceivedAt: Date | undefined
+    readonly oldestReceivedAt: number | undefined
   }
   /** Messages committed since the start. */
   readonly committed: () => number
@@ -62,7 +62,7 @@ export class LoadReport {
       sessionUp: isUp,
       heldMessages,
       window,
-      oldestHeldMs: oldestReceivedAt ? Math.max(0, Date.now() - oldestReceivedAt.getTime()) : 0,
+      oldestHeldMs: oldestReceivedAt ? Math.max(0, Date.now() - oldestReceivedAt) : 0,
       committed: now.committed - this.reported.committed,
       intervalMs: this.reported.at === 0 ? 0 : Math.round(now.at - this.reported.at),
     }

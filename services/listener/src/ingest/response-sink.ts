@@ -38,7 +38,7 @@ export class ResponseSink implements Sink {
     try {
       const said = readResponse(delivery.payload)
       messages.inc({ kind: 'response', read: 'response' })
-      const response: CommandResponse = { ...said, deviceId, commandId, receivedAt: delivery.receivedAt }
+      const response: CommandResponse = { ...said, deviceId, commandId, receivedAt: new Date(delivery.receivedAt) }
       this.batcher.add({ bytes: delivery.payload.length, response, delivery, settle: () => delivery.settle() })
     } catch (error) {
       if (!(error instanceof Unreadable)) throw error

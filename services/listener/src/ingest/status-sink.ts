@@ -43,7 +43,7 @@ export class StatusSink implements Sink {
     try {
       const online = readStatus(delivery.payload)
       messages.inc({ kind: 'status', read: 'status' })
-      const status: DeviceStatus = { deviceId, online, receivedAt: delivery.receivedAt }
+      const status: DeviceStatus = { deviceId, online, receivedAt: new Date(delivery.receivedAt) }
       this.batcher.add({ bytes: delivery.payload.length, status, delivery, settle: () => delivery.settle() })
     } catch (error) {
       if (!(error instanceof Unreadable)) throw error

@@ -63,7 +63,7 @@ export class TelemetrySink implements Sink {
     const payload = bounded(delivery.payload)
     const message: PlainMessage = {
       deviceId: read.deviceId,
-      receivedAt: delivery.receivedAt.getTime(),
+      receivedAt: delivery.receivedAt,
       payload,
       content: read.content,
       topic: boundedTopic(read.topic),

@@ -63,8 +63,8 @@ export class HoldingClient extends MqttClient {
     return { messages: this.heldMessages, bytes: this.heldBytes }
   }
 
-  /** When the oldest message that is not yet acknowledged came, undefined when there is none. */
-  get oldestReceivedAt(): Date | undefined {
+  /** When the oldest message that is not yet acknowledged came, epoch milliseconds; undefined when there is none. */
+  get oldestReceivedAt(): number | undefined {
     return this.acks.oldest
   }
 
@@ -216,7 +216,8 @@ export interface Delivery {
   readonly topic: string
   readonly payload: Buffer
   readonly contentType?: string
-  readonly receivedAt: Date
+  /** Epoch milliseconds. */
+  readonly receivedAt: number
   /** Says that the message is committed. It is acknowledged as soon as all before it are. After a reconnect: no effect. */
   settle(): void
 }
@@ -244,7 +245,7 @@ class HeldDelivery implements Delivery {
   readonly topic: string
   readonly payload: Buffer
   readonly contentType: string | undefined
-  readonly receivedAt = new Date()
+  readonly receivedAt = Date.now()
   readonly qos: 0 | 1 | 2
   readonly messageId: number
   settled = false
@@ -293,7 +294,7 @@ class AckQueue {
   private entries: Array<HeldDelivery | undefined> = []
   private head = 0
 
-  get oldest(): Date | undefined {
+  get oldest(): number | undefined {
     return this.entries[this.head]?.receivedAt
   }
 

@@ -73,7 +73,7 @@ export class MqttSession {
     return this.client.held
   }
 
-  get oldestReceivedAt(): Date | undefined {
+  get oldestReceivedAt(): number | undefined {
     return this.client.oldestReceivedAt
   }
 
