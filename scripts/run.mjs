@@ -18,8 +18,12 @@ try {
   process.exit(1)
 }
 if (built) {
-  const { status } = spawnSync('npm', ['run', '--silent', 'build'], { cwd: root, stdio: 'inherit' })
-  if (status !== 0) process.exit(status ?? 1)
+  console.error('Building what is run (npm run build); the first time takes a minute.')
+  const { status, stdout, stderr } = spawnSync('npm', ['run', '--silent', 'build'], { cwd: root, encoding: 'utf8' })
+  if (status !== 0) {
+    console.error(`${stdout}${stderr}`)
+    process.exit(status ?? 1)
+  }
 }
 const program = built
   ? [join(root, entry.replace('/src/', '/dist/').replace(/\.ts$/, '.js'))]
