@@ -357,7 +357,7 @@ describe('connections', () => {
 })
 
 describe('time', () => {
-  it('cuts a request that does not come to its end, and leaves a connection alone that was opened for later', async () => {
+  it('cuts a request that does not come to its end, and leaves connections alone that wait for their next one', async () => {
     const causes: string[] = []
     const hasty = await WebhookServer.start({
       identity,
@@ -374,15 +374,20 @@ describe('time', () => {
       return socket
     }
     const unused = await connection()
+    const used = await connection()
     const slow = await connection()
     const body = JSON.stringify(actionBody())
+    used.write(http('/mqtt/authz', body))
+    expect(String((await once(used, 'data'))[0])).toMatch(/^HTTP\/1.1 200 /)
     slow.write(http('/mqtt/authz', body).slice(0, -5))
     expect(String((await once(slow, 'data'))[0])).toMatch(/^HTTP\/1.1 408 /)
     expect(causes).toContain('http_ERR_HTTP_REQUEST_TIMEOUT')
     await new Promise((resolve) => setTimeout(resolve, 2_500))
-    unused.write(http('/mqtt/authz', body))
-    expect(String((await once(unused, 'data'))[0])).toMatch(/^HTTP\/1.1 200 /)
-    unused.destroy()
+    for (const waiting of [unused, used]) {
+      waiting.write(http('/mqtt/authz', body))
+      expect(String((await once(waiting, 'data'))[0])).toMatch(/^HTTP\/1.1 200 /)
+      waiting.destroy()
+    }
     slow.destroy()
     await hasty.stop(100)
   })

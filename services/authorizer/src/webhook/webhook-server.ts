@@ -38,8 +38,8 @@ export interface WebhookServerOptions {
   readonly identity: LeafSource
   readonly bind: Bind
   readonly logger: Logger
-  /** Path -> who answers. An answer is the JSON text for a body, in ASCII; it is sent with status 200, because EMQX takes every other
-   *  status for "ignore". What it throws is answered with a denial. */
+  /** Path -> who answers. An answer is the JSON text for a body, in ASCII; it is sent with status 200, because EMQX takes
+   *  every other status for "ignore". What it throws is answered with a denial. */
   readonly hooks: Readonly<Record<string, (body: Buffer) => string>>
   /** How long a handshake, and then a request, may take to come in; default 5 s. */
   readonly requestMs?: number
