@@ -8,7 +8,7 @@ import type { BrokerLogger } from '../logger'
 import { HookServer } from './hook-server'
 import { testEnvironment } from './test-environment'
 
-export { type TestBrokerParts, testEnvironment } from './test-environment'
+export { testEnvironment } from './test-environment'
 
 export const API_KEY = 'ares:s3cret'
 const CONF = join(__dirname, '../../emqx.conf')

@@ -1,11 +1,7 @@
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { startPostgres } from '@ares/embedded'
-import { Pool, type PoolClient } from 'pg'
+import type { Pool, PoolClient } from 'pg'
 import { from as copyFrom } from 'pg-copy-streams'
 import { doubleArray, intArray, jsonbArray } from '../../database/binary-array'
-import { migrate } from '../../migrate'
+import { backendCpuMicros, withBenchDatabase } from '../../testing/bench-database'
 import { attachComponent, createTestDevice } from '../../testing/fleet'
 import { INSERT_TELEMETRY, UPSERT_TELEMETRY } from './ingest.store'
 
@@ -66,38 +62,26 @@ function copyOf(rows: readonly Row[]): Buffer {
 
 const YEAR_2000_MS = Date.parse('2000-01-01T00:00:00Z')
 
-async function main(): Promise<void> {
-  const dir = mkdtempSync(join(tmpdir(), 'ares-store-bench-'))
-  chmodSync(dir, 0o711)
-  const settings = { autovacuum: 'off' }
-  const postgres = await startPostgres({ dir: join(dir, 'postgres'), database: 'bench', settings })
-  const pool = new Pool({ connectionString: postgres.url, max: 1 })
-  try {
-    await migrate({ connectionString: postgres.url })
-    const { deviceId, supportedComponentId } = await createTestDevice(pool)
-    const components: number[] = []
-    for (let i = 0; i < COMPONENTS; i++) {
-      components.push(await attachComponent(pool, deviceId, supportedComponentId, `sensor-${i}`))
+async function run(pool: Pool): Promise<void> {
+  const { deviceId, supportedComponentId } = await createTestDevice(pool)
+  const components: number[] = []
+  for (let i = 0; i < COMPONENTS; i++) {
+    components.push(await attachComponent(pool, deviceId, supportedComponentId, `sensor-${i}`))
+  }
+  for (const day of [0, 1])
+    await pool.query("SELECT ensure_telemetry_partition((now() AT TIME ZONE 'UTC')::date - $1::int)", [day])
+  const client = await pool.connect()
+  const costs = new Map<string, number[]>()
+  for (let turn = 0; turn < TURNS; turn++) {
+    for (const [name, route] of Object.entries(ROUTES)) {
+      costs.set(name, [...(costs.get(name) ?? []), await measured(client, components, route)])
     }
-    for (const day of [0, 1])
-      await pool.query("SELECT ensure_telemetry_partition((now() AT TIME ZONE 'UTC')::date - $1::int)", [day])
-    const client = await pool.connect()
-    const costs = new Map<string, number[]>()
-    for (let turn = 0; turn < TURNS; turn++) {
-      for (const [name, route] of Object.entries(ROUTES)) {
-        costs.set(name, [...(costs.get(name) ?? []), await measured(client, components, route)])
-      }
-    }
-    client.release()
-    for (const [name, each] of costs) {
-      const sorted = [...each].sort((a, b) => a - b)
-      const shown = [sorted[TURNS >> 1], sorted[0], sorted.at(-1)].map((micros = Number.NaN) => micros.toFixed(1))
-      process.stdout.write(`${name}: ${shown[0]} µs of CPU a row (${shown[1]} to ${shown[2]})\n`)
-    }
-  } finally {
-    await pool.end()
-    await postgres.stop()
-    rmSync(dir, { recursive: true, force: true })
+  }
+  client.release()
+  for (const [name, each] of costs) {
+    const sorted = [...each].sort((a, b) => a - b)
+    const shown = [sorted[TURNS >> 1], sorted[0], sorted.at(-1)].map((micros = Number.NaN) => micros.toFixed(1))
+    process.stdout.write(`${name}: ${shown[0]} µs of CPU a row (${shown[1]} to ${shown[2]})\n`)
   }
 }
 
@@ -105,8 +89,6 @@ async function main(): Promise<void> {
 async function measured(client: PoolClient, components: readonly number[], route: Route): Promise<number> {
   await client.query('TRUNCATE telemetry')
   await client.query('CHECKPOINT')
-  const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
-  const pid = rows[0]?.pid ?? 0
   let at = Date.now() - 600_000
   const batches = Array.from({ length: BATCHES }, () =>
     Array.from({ length: ROWS }, (_, i): Row => {
@@ -115,19 +97,13 @@ async function measured(client: PoolClient, components: readonly number[], route
       return { componentId: components[i % COMPONENTS] ?? 0, at, json }
     }).sort((a, b) => a.componentId - b.componentId || a.at - b.at),
   )
-  const before = cpuMicros(pid)
+  const before = await backendCpuMicros(client)
   for (const batch of batches) {
     await client.query('BEGIN')
     await route(client, batch)
     await client.query('COMMIT')
   }
-  return (cpuMicros(pid) - before) / BATCHES / ROWS
+  return ((await backendCpuMicros(client)) - before) / BATCHES / ROWS
 }
 
-/** User and system time of a process: fields 14 and 15, in hundredths of a second. */
-function cpuMicros(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[11]) + Number(fields[12])) * 10_000
-}
-
-void main()
+void withBenchDatabase(run)

@@ -1,10 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { startPostgres } from '@ares/embedded'
-import { Pool } from 'pg'
-import { migrate } from '../../migrate'
+import type { Pool } from 'pg'
+import { backendCpuMicros, withBenchDatabase } from '../../testing/bench-database'
 import { attachComponent, createTestDevice } from '../../testing/fleet'
 import { testIngestion } from '../../testing/ingestion'
 import { batchOf, reportOf } from '../../testing/reports'
@@ -20,25 +16,6 @@ const BATCHES = 120
 const BATCH = 500
 const COMPONENTS = 100
 const DAYS = 90
-
-async function main(): Promise<void> {
-  const dir = mkdtempSync(join(tmpdir(), 'ares-store-bench-'))
-  chmodSync(dir, 0o711)
-  const postgres = await startPostgres({
-    dir: join(dir, 'postgres'),
-    database: 'bench',
-    settings: { autovacuum: 'off' },
-  })
-  const pool = new Pool({ connectionString: postgres.url, max: 1 })
-  try {
-    await migrate({ connectionString: postgres.url })
-    await run(pool)
-  } finally {
-    await pool.end()
-    await postgres.stop()
-    rmSync(dir, { recursive: true, force: true })
-  }
-}
 
 async function run(pool: Pool): Promise<void> {
   const home = await createTestDevice(pool)
@@ -118,19 +95,11 @@ async function latest(pool: Pool, devices: readonly string[]): Promise<void> {
 }
 
 async function measured(what: string, pool: Pool, reports: number, work: () => Promise<void>): Promise<void> {
-  const { rows } = await pool.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
-  const pid = rows[0]?.pid ?? 0
-  const before = { at: performance.now(), cpu: cpuMicros(pid) }
+  const before = { at: performance.now(), cpu: await backendCpuMicros(pool) }
   await work()
   const wall = ((performance.now() - before.at) * 1_000) / reports
-  const cpu = (cpuMicros(pid) - before.cpu) / reports
+  const cpu = ((await backendCpuMicros(pool)) - before.cpu) / reports
   process.stdout.write(`${what}: ${wall.toFixed(1)} µs a report, backend CPU ${cpu.toFixed(1)} µs\n`)
 }
 
-/** User and system time of a process: fields 14 and 15, in hundredths of a second. */
-function cpuMicros(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[11]) + Number(fields[12])) * 10_000
-}
-
-void main()
+void withBenchDatabase(run)
