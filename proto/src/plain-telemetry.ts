@@ -53,16 +53,12 @@ export const plainRequest = ({ batchId, listener, messages }: IngestRequest): Pl
   })),
 })
 
-export const contractRequest = ({ batchId, listener, messages }: PlainRequest): IngestRequest => ({
-  batchId,
-  listener,
-  messages: messages.map(({ deviceId, receivedAt, payload, content, topic }) => ({
-    deviceId,
-    receivedAt: dateOf(receivedAt),
-    payload,
-    content: content?.$case === 'report' ? { $case: 'report', value: contractReport(content.value) } : content,
-    topic,
-  })),
+export const contractMessage = ({ deviceId, receivedAt, payload, content, topic }: PlainMessage): Message => ({
+  deviceId,
+  receivedAt: dateOf(receivedAt),
+  payload,
+  content: content?.$case === 'report' ? { $case: 'report', value: contractReport(content.value) } : content,
+  topic,
 })
 
 export const plainReport = ({ sequence, samples, ...rest }: Report): PlainReport => ({

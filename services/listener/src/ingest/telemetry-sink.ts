@@ -1,12 +1,12 @@
 import { unary } from '@ares/chassis'
 import { topics } from '@ares/proto'
-import type { IngestClient } from '@ares/proto/ingest-codec'
+import { decodeIngestRequest, type EncodedMessage, type IngestClient, MessageEncoder } from '@ares/proto/ingest-codec'
 import type { PlainMessage } from '@ares/proto/plain-telemetry'
 import { type IngestResponse, Result, type Undecodable } from '@ares/proto/telemetry/v1/telemetry'
 import { type Batch, Batcher, type Settleable } from '../batcher'
 import { MAX_PAYLOAD_BYTES, undecodable } from '../decode/decoder'
 import { decode } from '../decode/formats'
-import type { Delivery } from '../mqtt/holding-client'
+import type { Delivery, Hold } from '../mqtt/holding-client'
 import { bookkeeping, reasonOf, type Sink, type SinkParts } from './sink'
 
 /**
@@ -15,6 +15,7 @@ import { bookkeeping, reasonOf, type Sink, type SinkParts } from './sink'
  */
 export class TelemetrySink implements Sink {
   private readonly batcher: Batcher<HeldMessage>
+  private readonly encoder = new MessageEncoder()
   /** Not yet in the metrics: they are told once a batch, one by one they would cost as much as a JSON.parse. */
   private readonly reads = { report: 0, undecodable: 0 }
 
@@ -68,13 +69,13 @@ export class TelemetrySink implements Sink {
       content: read.content,
       topic: boundedTopic(read.topic),
     }
-    this.batcher.add(new HeldMessage(delivery, message, payload.length))
+    this.batcher.add(new HeldMessage(delivery.hold, this.encoder.encode(message), payload.length))
   }
 
   private async commit(batch: Batch<HeldMessage>, signal: AbortSignal): Promise<() => void> {
     this.countReads()
     const { client, listener, deadlineMs } = this.parts
-    const messages = batch.items.map((item) => item.message)
+    const messages = batch.items.map((item) => item.encoded)
     const request = { batchId: batch.id, listener, messages }
     const response = await unary(client, client.ingest, request, { deadlineMs, signal, requestId: batch.id })
     this.count(response)
@@ -84,13 +85,13 @@ export class TelemetrySink implements Sink {
   /** The store will not have this message as it is: it is kept as a dead letter. */
   private condemn(item: HeldMessage, error: unknown): HeldMessage | 'keep' {
     if (item.condemned) return 'keep'
-    const detail = `refused by the store: ${reasonOf(error)}`
+    const message = messageIn(item)
     this.parts.logger.error('the store refuses a message, it becomes a dead letter', {
-      deviceId: item.message.deviceId,
+      deviceId: message.deviceId,
       reason: reasonOf(error),
     })
-    const message = { ...item.message, content: undecodable('rejected_by_store', detail) }
-    return new HeldMessage(item.delivery, message, item.bytes, true)
+    const content = undecodable('rejected_by_store', `refused by the store: ${reasonOf(error)}`)
+    return new HeldMessage(item.hold, this.encoder.encode({ ...message, content }), item.bytes, true)
   }
 
   private countReads(): void {
@@ -119,8 +120,9 @@ export class TelemetrySink implements Sink {
       payload: `{"sequences":[${sequences.join(',')}]}`,
     }))
     for (const { index, reason, detail, notifyDevice } of refusals) {
-      const message = batch.items[index]?.message
-      if (!notifyDevice || !message) continue
+      const item = batch.items[index]
+      if (!notifyDevice || !item) continue
+      const message = messageIn(item)
       const sequence = message.content?.$case === 'report' ? message.content.value.sequence : undefined
       told.push({
         topic: topics.errors(message.deviceId),
@@ -131,18 +133,25 @@ export class TelemetrySink implements Sink {
   }
 }
 
+/** Bytes, and no objects: thousands wait at a time, and each collection of garbage would move all they hold. */
 class HeldMessage implements Settleable {
   constructor(
-    readonly delivery: Delivery,
-    readonly message: PlainMessage,
+    readonly hold: Hold,
+    readonly encoded: EncodedMessage,
     readonly bytes: number,
     /** It is on its way to the dead letters already. */
     readonly condemned = false,
   ) {}
 
   settle(): void {
-    this.delivery.settle()
+    this.hold.settle()
   }
+}
+
+function messageIn({ encoded: { chunk, start, end } }: HeldMessage): PlainMessage {
+  const [message] = decodeIngestRequest(chunk.subarray(start, end)).messages
+  if (!message) throw new Error('what was encoded is one message')
+  return message
 }
 
 const NAMES: Partial<Record<Result, string>> = {
@@ -151,9 +160,9 @@ const NAMES: Partial<Record<Result, string>> = {
   [Result.RESULT_DEAD_LETTERED]: 'dead_lettered',
 }
 
-/** A dead letter keeps the first 256 KiB. They are copied, or the rest would stay in memory with them. */
+/** A dead letter keeps the first 256 KiB. */
 const bounded = (payload: Buffer): Buffer =>
-  payload.length > MAX_PAYLOAD_BYTES ? Buffer.from(payload.subarray(0, MAX_PAYLOAD_BYTES)) : payload
+  payload.length > MAX_PAYLOAD_BYTES ? payload.subarray(0, MAX_PAYLOAD_BYTES) : payload
 
 const MAX_TOPIC_BYTES = 512
 const boundedTopic = (topic: string): string =>

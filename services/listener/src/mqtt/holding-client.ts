@@ -149,19 +149,19 @@ export class HoldingClient extends MqttClient {
       callback()
       return
     }
-    const held = new HeldDelivery(packet, this.generation, this.onSettled)
-    this.acks.push(held)
+    const hold = new HeldMessage(packet, this.generation, this.onSettled)
+    this.acks.push(hold)
     this.heldMessages++
-    this.heldBytes += held.payload.length
+    this.heldBytes += hold.bytes
     if (this.isFull()) this.goOn = callback
-    this.deliver(held)
+    this.deliver(new ReceivedMessage(packet, hold))
     if (this.goOn !== callback) callback()
   }
 
-  private readonly onSettled = ({ generation, payload }: HeldDelivery): void => {
+  private readonly onSettled = ({ generation, bytes }: HeldMessage): void => {
     if (generation !== this.generation) return
     this.heldMessages--
-    this.heldBytes -= payload.length
+    this.heldBytes -= bytes
     this.releaseSoon()
   }
 
@@ -211,13 +211,18 @@ export class HoldingClient extends MqttClient {
   }
 }
 
-/** One message, until it is settled. */
-export interface Delivery {
+/** One message as it was received. Whoever is done with what it says keeps its hold alone. */
+export interface Delivery extends Hold {
   readonly topic: string
   readonly payload: Buffer
-  readonly contentType?: string
+  readonly contentType: string | undefined
   /** Epoch milliseconds. */
   readonly receivedAt: number
+  readonly hold: Hold
+}
+
+/** The acknowledgement of a message. */
+export interface Hold {
   /** Says that the message is committed. It is acknowledged as soon as all before it are. After a reconnect: no effect. */
   settle(): void
 }
@@ -240,12 +245,13 @@ interface Inside {
 // MQTT 5, section 3.4.2.1
 const NO_MATCHING_SUBSCRIBERS = 16
 
-/** A class and not a closure over a message: there are ten thousand a second. */
-class HeldDelivery implements Delivery {
-  readonly topic: string
-  readonly payload: Buffer
-  readonly contentType: string | undefined
+/**
+ * What is kept of a message until it is acknowledged, and no more: thousands wait at a time, and whatever else they held
+ * would be moved by each collection of garbage.
+ */
+class HeldMessage implements Hold {
   readonly receivedAt = Date.now()
+  readonly bytes: number
   readonly qos: 0 | 1 | 2
   readonly messageId: number
   settled = false
@@ -253,11 +259,9 @@ class HeldDelivery implements Delivery {
   constructor(
     packet: IPublishPacket,
     readonly generation: number,
-    private readonly onSettled: (held: HeldDelivery) => void,
+    private readonly onSettled: (held: HeldMessage) => void,
   ) {
-    this.topic = packet.topic
-    this.payload = packet.payload as Buffer
-    this.contentType = packet.properties?.contentType
+    this.bytes = packet.payload.length
     this.qos = packet.qos
     this.messageId = packet.messageId ?? 0
   }
@@ -269,7 +273,28 @@ class HeldDelivery implements Delivery {
   }
 }
 
-type Answer = Pick<HeldDelivery, 'qos' | 'messageId'>
+class ReceivedMessage implements Delivery {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly contentType: string | undefined
+  readonly receivedAt: number
+
+  constructor(
+    packet: IPublishPacket,
+    readonly hold: HeldMessage,
+  ) {
+    this.topic = packet.topic
+    this.payload = packet.payload as Buffer
+    this.contentType = packet.properties?.contentType
+    this.receivedAt = hold.receivedAt
+  }
+
+  settle(): void {
+    this.hold.settle()
+  }
+}
+
+type Answer = Pick<HeldMessage, 'qos' | 'messageId'>
 
 // Fixed headers of PUBACK and PUBREC; without a reason code they mean success, in MQTT 5 as well [MQTT 5, 3.4.2.1].
 const PUBACK = 0x40
@@ -291,19 +316,19 @@ function bytesOf(answers: readonly Answer[]): Buffer {
 
 /** First in, first out, with a head index: shift() of a long array would move all of it. */
 class AckQueue {
-  private entries: Array<HeldDelivery | undefined> = []
+  private entries: Array<HeldMessage | undefined> = []
   private head = 0
 
   get oldest(): number | undefined {
     return this.entries[this.head]?.receivedAt
   }
 
-  push(entry: HeldDelivery): void {
+  push(entry: HeldMessage): void {
     this.entries.push(entry)
   }
 
   /** Takes the first one if it is settled. */
-  shiftSettled(): HeldDelivery | undefined {
+  shiftSettled(): HeldMessage | undefined {
     const entry = this.entries[this.head]
     if (!entry?.settled) return undefined
     // Or the array would keep thousands of messages that are done with, and each collection of garbage would move them.
