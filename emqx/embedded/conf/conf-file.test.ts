@@ -73,7 +73,7 @@ describe('emqx.conf', () => {
     const loaded = await loadConf(CONF, {})
     const { max_mqueue_len, session_expiry_interval, max_inflight } = loaded.zone('services')
     expect(max_mqueue_len).toBeGreaterThanOrEqual((8000 / 2) * (session_expiry_interval / 1000))
-    expect(max_inflight).toBe(4000)
+    expect(max_inflight).toBe(8000)
     expect(loaded.conf.zones.services?.force_shutdown).toEqual({ enable: false })
   })
 

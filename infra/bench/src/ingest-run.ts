@@ -179,7 +179,8 @@ export async function publish(
   const end = Date.now() + seconds * 1_000
   while (Date.now() < end) {
     await sleep(ALLOW_EVERY_MS)
-    publishers.tell({ type: 'allow', allowed: (await received()) - before + options.outstanding })
+    const allowed = (await received()) - before + options.outstanding
+    publishers.tell({ type: 'allow', allowed, withinMs: ALLOW_EVERY_MS })
   }
   publishers.tell({ type: 'stop' })
   return publishers.next('stopped')
@@ -206,7 +207,8 @@ export const listenersOf = ({ listeners }: Pick<IngestOptions, 'listeners'>): Pa
 export async function settledByListeners(stack: Stack, options: Pick<IngestOptions, 'listeners'>): Promise<number> {
   let settled = 0
   for (const name of listenersOf(options)) {
-    const text = await (await fetch(`${stack.opsUrl(name)}/metrics`)).text()
+    const answer = await fetch(`${stack.opsUrl(name)}/metrics?name[]=ares_listener_results_total`)
+    const text = await answer.text()
     for (const [, count] of text.matchAll(/^ares_listener_results_total\{.*\} (\S+)$/gm)) settled += Number(count)
   }
   return settled

@@ -83,6 +83,8 @@ async function main(): Promise<void> {
   }
 }
 
+const LOOK_EVERY_MS = 200
+
 async function run(bench: IngestBench, messages: number, garbageEvery: number | undefined): Promise<Run> {
   const { publishers, rows, stack, options } = bench
   await rows.clear()
@@ -90,13 +92,13 @@ async function run(bench: IngestBench, messages: number, garbageEvery: number | 
   const allowed = (settled: number) => Math.min(messages, settled + options.outstanding)
   publishers.tell({ type: 'run', metrics: METRICS, allowed: allowed(0), garbageEvery })
   let changedAt = Date.now()
-  for (let known = -1; ; await sleep(200)) {
+  for (let known = -1; ; await sleep(LOOK_EVERY_MS)) {
     const settled = (await settledByListeners(stack, options)) - before
     if (settled >= messages) break
     if (settled !== known) changedAt = Date.now()
     else if (Date.now() - changedAt > 30_000) break
     known = settled
-    publishers.tell({ type: 'allow', allowed: allowed(settled) })
+    publishers.tell({ type: 'allow', allowed: allowed(settled), withinMs: LOOK_EVERY_MS })
   }
   publishers.tell({ type: 'stop' })
   const { published, firstAt, garbage } = await publishers.next('stopped')

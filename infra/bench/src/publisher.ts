@@ -28,8 +28,8 @@ export type PublisherOrder =
       /** Every so many reports of a device one is garbage, its kinds in turn. Absent: none is. */
       readonly garbageEvery?: number
     }
-  /** Counted from the last `run`. */
-  | { readonly type: 'allow'; readonly allowed: number }
+  /** Counted from the last `run`. Let go evenly within a time: all at once, the load would come in waves. */
+  | { readonly type: 'allow'; readonly allowed: number; readonly withinMs: number }
   | { readonly type: 'stop' }
 
 export type PublisherNews =
@@ -44,14 +44,16 @@ export type PublisherNews =
     }
   | { readonly type: 'failed'; readonly reason: string }
 
+const STEP_MS = 5
+
 class Publishers {
   private readonly devices: PublishingDevice[] = []
-  private allowed = 0
+  private readonly allowance = new Allowance()
   private published = 0
   private running = false
   private firstAt = 0
   private pace: Pace | undefined
-  private pacer: NodeJS.Timeout | undefined
+  private stepper: NodeJS.Timeout | undefined
   private turn = 0
 
   async open({ url, devices, metrics, window }: PublisherSetup): Promise<void> {
@@ -64,23 +66,25 @@ class Publishers {
 
   run(order: Extract<PublisherOrder, { type: 'run' }>): void {
     for (const device of this.devices) device.begin(order.metrics, order.garbageEvery)
-    this.allowed = order.allowed
+    this.allowance.begin(order.allowed)
     this.published = 0
     this.running = true
     this.firstAt = Date.now()
     this.pace = order.ratePerSecond === undefined ? undefined : new Pace(order.ratePerSecond)
-    if (this.pace) this.pacer = setInterval(() => this.offerInTurn(), 5)
-    else this.offerInTurn()
+    this.stepper = setInterval(() => {
+      this.allowance.step()
+      this.offerInTurn()
+    }, STEP_MS)
+    this.offerInTurn()
   }
 
-  allow(allowed: number): void {
-    this.allowed = allowed
-    if (!this.pace) this.offerInTurn()
+  allow({ allowed, withinMs }: Extract<PublisherOrder, { type: 'allow' }>): void {
+    this.allowance.extend(allowed, withinMs)
   }
 
   async stop(): Promise<PublisherNews> {
     this.running = false
-    clearInterval(this.pacer)
+    clearInterval(this.stepper)
     const giveUpAt = Date.now() + 20_000
     while (this.devices.some((device) => device.inFlight > 0) && Date.now() < giveUpAt) {
       await new Promise((resolve) => setTimeout(resolve, 10))
@@ -106,10 +110,32 @@ class Publishers {
   private offer(device: PublishingDevice, share = Number.POSITIVE_INFINITY): void {
     if (!this.running) return
     const due = this.pace ? this.pace.due(this.published) : Number.POSITIVE_INFINITY
-    const count = Math.min(device.room, this.allowed - this.published, due, share)
+    const count = Math.min(device.room, this.allowance.now - this.published, due, share)
     if (count <= 0) return
     device.send(count)
     this.published += count
+  }
+}
+
+/** How many reports may be published in all. */
+class Allowance {
+  now = 0
+  private granted = 0
+  private steps = 1
+
+  begin(granted: number): void {
+    this.now = granted
+    this.granted = granted
+  }
+
+  extend(granted: number, withinMs: number): void {
+    this.granted = granted
+    this.steps = Math.max(1, Math.round(withinMs / STEP_MS))
+  }
+
+  step(): void {
+    this.now += Math.ceil(Math.max(0, this.granted - this.now) / this.steps)
+    this.steps = Math.max(1, this.steps - 1)
   }
 }
 
@@ -213,7 +239,7 @@ async function obey(order: PublisherOrder): Promise<void> {
       publishers.run(order)
       break
     case 'allow':
-      publishers.allow(order.allowed)
+      publishers.allow(order)
       break
     case 'stop':
       tell(await publishers.stop())

@@ -67,6 +67,19 @@ describe('the ops endpoint', () => {
     expect(text).toContain('process_cpu_seconds_total')
   })
 
+  it('shows the metrics that are asked for by name, and those alone', async () => {
+    new Counter({ name: 'ares_others_total', help: 'x', registers: [metrics] }).inc(4)
+    const text = async (query: string) => (await get(`/metrics?${query}`)).text()
+    expect(await text('name[]=ares_others_total')).toBe(
+      '# HELP ares_others_total x\n# TYPE ares_others_total counter\nares_others_total{service="test"} 4\n',
+    )
+    expect(await text('name%5B%5D=ares_others_total&name[]=process_cpu_seconds_total')).toMatch(
+      /ares_others_total\{.*\} 4\n.*process_cpu_seconds_total/s,
+    )
+    expect(await text('name[]=there_is_none')).toBe('')
+    expect(await text('')).toContain('process_cpu_seconds_total')
+  })
+
   it('has nothing else', async () => {
     expect((await get('/')).status).toBe(404)
     expect((await get('/metrics', { method: 'POST' })).status).toBe(405)

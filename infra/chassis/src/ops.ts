@@ -13,7 +13,8 @@ export interface OpsServer {
 
 /**
  * The plain HTTP endpoint for operators: GET /health/live (200 while the process turns), GET /health/ready (200 or 503,
- * with every named check as JSON) and GET /metrics. It shows no data of anybody; bind it to an inner address.
+ * with every named check as JSON) and GET /metrics (all of them, or those that `?name[]=` names, once or more often, as
+ * other Prometheus clients have it). It shows no data of anybody; bind it to an inner address.
  */
 export async function startOpsServer(options: {
   readonly bind: Bind
@@ -47,7 +48,8 @@ async function answer(
   { health, metrics }: { health: Health; metrics: Registry },
 ): Promise<void> {
   if (request.method !== 'GET' && request.method !== 'HEAD') return send(response, 405, 'text/plain', 'GET only\n')
-  switch (request.url?.split('?', 1)[0]) {
+  const [path, query] = request.url?.split('?', 2) ?? []
+  switch (path) {
     case '/health/live':
       return send(response, 200, 'application/json', JSON.stringify({ ok: true }))
     case '/health/ready': {
@@ -55,10 +57,18 @@ async function answer(
       return send(response, report.ok ? 200 : 503, 'application/json', JSON.stringify(report))
     }
     case '/metrics':
-      return send(response, 200, metrics.contentType, await metrics.metrics())
+      return send(response, 200, metrics.contentType, await metricsText(metrics, query))
     default:
       return send(response, 404, 'text/plain', 'there is /health/live, /health/ready and /metrics\n')
   }
+}
+
+async function metricsText(metrics: Registry, query: string | undefined): Promise<string> {
+  const names = new URLSearchParams(query).getAll('name[]')
+  if (names.length === 0) return metrics.metrics()
+  const known = names.filter((name) => metrics.getSingleMetric(name))
+  const texts = await Promise.all(known.map((name) => metrics.getSingleMetricAsString(name)))
+  return texts.map((text) => `${text}\n`).join('')
 }
 
 function send(response: ServerResponse, status: number, type: string, body: string): void {

@@ -85,7 +85,7 @@ const schema = z.object({
   /** How long the broker keeps the session when the listener is gone; then its share goes to the others. */
   ARES_MQTT_SESSION_EXPIRY: variable.durationMs().prefault('10s'),
   /** Messages in hand at most; the broker's own limit (EMQX: max_inflight of the zone) may be lower. */
-  ARES_MQTT_RECEIVE_MAXIMUM: variable.integer({ min: 1, max: 65_535 }).prefault('4000'),
+  ARES_MQTT_RECEIVE_MAXIMUM: variable.integer({ min: 1, max: 65_535 }).prefault('8000'),
   /** Payload in hand at most, in bytes; beyond it the broker is not read. */
   ARES_HELD_BYTES: variable.integer({ min: 1_048_576 }).prefault('67108864'),
   /** false: an only listener keeps its place in the group while it is restarted, and the broker queues for it.
@@ -97,7 +97,7 @@ const schema = z.object({
   /** Payload of one batch in bytes. With what was read in it, a call stays below the contract's 8 MiB. */
   ARES_BATCH_BYTES: variable.integer({ min: 1_024, max: 4_194_304 }).prefault('1048576'),
   ARES_BATCH_AGE: variable.durationMs().prefault('20ms'),
-  ARES_BATCHES_IN_FLIGHT: variable.integer({ min: 1, max: 16 }).prefault('3'),
+  ARES_BATCHES_IN_FLIGHT: variable.integer({ min: 1, max: 16 }).prefault('4'),
   ARES_COMMIT_DEADLINE: variable.durationMs().prefault('10s'),
   /** Longer than a commit of another listener counts as news (5 s), or two could leave because of each other. */
   ARES_STAND_ASIDE_AFTER: variable
