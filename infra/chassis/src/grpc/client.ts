@@ -15,7 +15,7 @@ import type { LeafSource } from '../leaf'
 import { REQUEST_ID_HEADER, requestId } from '../request-id'
 import { type CallObserver, callMetrics } from './call-metrics'
 import { LeafCertificateProvider } from './certificate-provider'
-import { KEEPALIVE, messageLimits } from './limits'
+import { FLOW_CONTROL_WINDOW_BYTES, KEEPALIVE, messageLimits } from './limits'
 
 /**
  * A generated client of one peer over mTLS. It connects at the first call and reconnects by itself; new connections use
@@ -40,6 +40,7 @@ export function createGrpcClient<C extends Client>(options: {
     {
       ...messageLimits(options.maxMessageBytes),
       ...KEEPALIVE,
+      'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
       'grpc.ssl_target_name_override': options.serverName,
       'grpc.default_authority': options.serverName,
       'grpc.initial_reconnect_backoff_ms': 100,

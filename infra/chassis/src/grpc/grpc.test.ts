@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import * as http2 from 'node:http2'
 import { Writable } from 'node:stream'
 import * as tls from 'node:tls'
 import {
@@ -23,6 +24,7 @@ import { requestId, withRequestId } from '../request-id'
 import { TestAuthority, type TestIdentity, until } from '../testing'
 import { createGrpcClient, unary } from './client'
 import { streamHandler, unaryHandler } from './handlers'
+import { FLOW_CONTROL_WINDOW_BYTES } from './limits'
 import { type GrpcServer, type GrpcServerOptions, startGrpcServer } from './server'
 import { domainCodeOf } from './status'
 
@@ -396,6 +398,25 @@ describe('a renewed certificate', () => {
     for (const client of clients.splice(0)) client.close()
     await server.stop()
     await until(() => listenerIdentity.followers + apiIdentity.followers === 0)
+  })
+})
+
+describe('the flow-control window', () => {
+  it('of the server takes a whole batch, in a call and in all calls of a connection', async () => {
+    const { chainPem, keyPem, caPem } = listenerIdentity.current()
+    const session = http2.connect(`https://127.0.0.1:${server.port}`, {
+      servername: API_NAME,
+      ca: caPem,
+      cert: chainPem,
+      key: keyPem,
+    })
+    try {
+      const [settings] = (await once(session, 'remoteSettings')) as [http2.Settings]
+      expect(settings.initialWindowSize).toBe(FLOW_CONTROL_WINDOW_BYTES)
+      await until(() => session.state.remoteWindowSize === FLOW_CONTROL_WINDOW_BYTES)
+    } finally {
+      session.destroy()
+    }
   })
 })
 
