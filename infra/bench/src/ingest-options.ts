@@ -9,8 +9,8 @@ What Ares commits a second, beside two yardsticks of the same machine in the sam
 Floor and ares take turns, because the machine has moods; what is shown is the turn with the middle ratio. Everything runs
 on this machine: with two cores the publishers' work is part of each number. A run takes five minutes.
 
-  --seconds N          how long each of the measurements lasts (default 6)
-  --rounds N           turns of floor and ares (default 5)
+  --seconds N          how long each of the measurements lasts (default 4)
+  --rounds N           turns of floor and ares (default 7)
   --metrics LIST       metrics a report, one run each (default 1,5)
   --devices N          publishers, a connection each (default 40)
   --listeners N        1 or 2 listeners (default 1)
@@ -44,8 +44,8 @@ export function readIngestOptions(args: readonly string[]): IngestOptions | unde
   const { values } = parseArgs({
     args: [...args],
     options: {
-      seconds: { ...text, default: '6' },
-      rounds: { ...text, default: '5' },
+      seconds: { ...text, default: '4' },
+      rounds: { ...text, default: '7' },
       metrics: { ...text, default: '1,5' },
       devices: { ...text, default: '40' },
       listeners: { ...text, default: '1' },
