@@ -6,14 +6,14 @@ import { Pool } from 'pg'
  */
 export function openIngestPool(options: {
   readonly connectionString: string
-  /** Batches that are written at once. */
+  /** Batches that are written at once. Default 8: what two listeners have under way. */
   readonly connections?: number
   /** A connection that broke while nobody used it. */
   readonly onIdleError?: (error: Error) => void
 }): Pool {
   const pool = new Pool({
     connectionString: options.connectionString,
-    max: options.connections ?? 4,
+    max: options.connections ?? 8,
     connectionTimeoutMillis: 5_000,
     statement_timeout: 15_000,
     query_timeout: 20_000,
