@@ -24,7 +24,6 @@ export function decodeIngestRequest(bytes: Buffer): PlainRequest {
 
 class Reader {
   private at = 0
-
   private readonly view: DataView
 
   constructor(private readonly bytes: Buffer) {

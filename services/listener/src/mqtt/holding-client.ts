@@ -149,7 +149,7 @@ export class HoldingClient extends MqttClient {
       callback()
       return
     }
-    const hold = new HeldMessage(packet, this.generation, this.onSettled)
+    const hold = new MessageHold(packet, this.generation, this.onSettled)
     this.acks.push(hold)
     this.heldMessages++
     this.heldBytes += hold.bytes
@@ -158,7 +158,7 @@ export class HoldingClient extends MqttClient {
     if (this.goOn !== callback) callback()
   }
 
-  private readonly onSettled = ({ generation, bytes }: HeldMessage): void => {
+  private readonly onSettled = ({ generation, bytes }: MessageHold): void => {
     if (generation !== this.generation) return
     this.heldMessages--
     this.heldBytes -= bytes
@@ -249,7 +249,7 @@ const NO_MATCHING_SUBSCRIBERS = 16
  * What is kept of a message until it is acknowledged, and no more: thousands wait at a time, and whatever else they held
  * would be moved by each collection of garbage.
  */
-class HeldMessage implements Hold {
+class MessageHold implements Hold {
   readonly receivedAt = Date.now()
   readonly bytes: number
   readonly qos: 0 | 1 | 2
@@ -259,7 +259,7 @@ class HeldMessage implements Hold {
   constructor(
     packet: IPublishPacket,
     readonly generation: number,
-    private readonly onSettled: (held: HeldMessage) => void,
+    private readonly onSettled: (hold: MessageHold) => void,
   ) {
     this.bytes = packet.payload.length
     this.qos = packet.qos
@@ -281,7 +281,7 @@ class ReceivedMessage implements Delivery {
 
   constructor(
     packet: IPublishPacket,
-    readonly hold: HeldMessage,
+    readonly hold: MessageHold,
   ) {
     this.topic = packet.topic
     this.payload = packet.payload as Buffer
@@ -294,7 +294,7 @@ class ReceivedMessage implements Delivery {
   }
 }
 
-type Answer = Pick<HeldMessage, 'qos' | 'messageId'>
+type Answer = Pick<MessageHold, 'qos' | 'messageId'>
 
 // Fixed headers of PUBACK and PUBREC; without a reason code they mean success, in MQTT 5 as well [MQTT 5, 3.4.2.1].
 const PUBACK = 0x40
@@ -316,19 +316,19 @@ function bytesOf(answers: readonly Answer[]): Buffer {
 
 /** First in, first out, with a head index: shift() of a long array would move all of it. */
 class AckQueue {
-  private entries: Array<HeldMessage | undefined> = []
+  private entries: Array<MessageHold | undefined> = []
   private head = 0
 
   get oldest(): number | undefined {
     return this.entries[this.head]?.receivedAt
   }
 
-  push(entry: HeldMessage): void {
+  push(entry: MessageHold): void {
     this.entries.push(entry)
   }
 
   /** Takes the first one if it is settled. */
-  shiftSettled(): HeldMessage | undefined {
+  shiftSettled(): MessageHold | undefined {
     const entry = this.entries[this.head]
     if (!entry?.settled) return undefined
     // Or the array would keep thousands of messages that are done with, and each collection of garbage would move them.
